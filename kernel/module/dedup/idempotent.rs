@@ -1,0 +1,480 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The table of pending loads: own one, wait for one, complete one.
+//!
+//! The numbered invariants are listed in the crate's documentation.
+
+use kernel::{
+    list::{
+        impl_list_arc_safe,
+        impl_list_item,
+        List,
+        ListArc,
+        ListLinks, //
+    },
+    prelude::*,
+    sync::{
+        new_spinlock,
+        Arc,
+        Completion,
+        SetOnce,
+        SpinLock, //
+    },
+};
+
+use crate::key::Key;
+
+/// As many as [`Key::bucket`] tells apart, so that no index is ever out of bounds.
+const BUCKETS: usize = 1 << u8::BITS;
+
+/// A load in flight.
+///
+/// It is shared by the table, the owner and the waiters, each with a reference of its own, and
+/// lives until the last of them is done with it. Nothing in it lies on anyone's stack
+/// (invariant 5).
+#[pin_data]
+pub(crate) struct Pending {
+    key: Key,
+    /// What the owner's load returned. Written once, by the owner, under the lock of the table,
+    /// together with the unlinking; read by waiters without the lock. [`SetOnce`] orders the write
+    /// before any read that sees it.
+    result: SetOnce<c_int>,
+    /// Done once `result` is set.
+    #[pin]
+    done: Completion,
+    /// Protected by the lock of the table.
+    #[pin]
+    links: ListLinks,
+}
+
+impl_list_arc_safe! {
+    impl ListArcSafe<0> for Pending { untracked; }
+}
+
+impl_list_item! {
+    impl ListItem<0> for Pending { using ListLinks { self.links }; }
+}
+
+impl Pending {
+    fn new(key: Key) -> Result<ListArc<Self>> {
+        ListArc::pin_init(
+            try_pin_init!(Self {
+                key,
+                result: SetOnce::new(),
+                done <- Completion::new(),
+                links <- ListLinks::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Waits until the owner's load is over and returns what it returned, or `-EINTR` if a signal
+    /// comes first.
+    ///
+    /// The owner wakes all its waiters whatever happens to its load (invariant 1). A waiter that a
+    /// signal takes away leaves nothing behind: it is in no list but that of the completion, which
+    /// it has left when the wait returns (invariant 5).
+    ///
+    /// Sleeps. To be called without locks.
+    pub(crate) fn wait(&self) -> c_int {
+        // A signal may come while the owner publishes the result. As in C, the result wins
+        // wherever it is there, so how the wait ended is of no interest.
+        let _ = self.done.wait_for_completion_interruptible();
+
+        self.result.copy().unwrap_or(EINTR.to_errno())
+    }
+}
+
+/// What a load is to do, as [`Table::enter`] finds.
+pub(crate) enum Role<'a> {
+    /// Nobody else is loading this: load it, then [complete](Owner::complete).
+    Owner(Owner<'a>),
+    /// Somebody else is loading this: [wait](Pending::wait) for it.
+    Waiter(Arc<Pending>),
+    /// Nobody else is loading this, and there was no memory to let others know that this caller
+    /// is: load it all the same (invariant 4).
+    Alone,
+}
+
+/// The pending loads, hashed by key.
+struct Buckets([List<Pending>; BUCKETS]);
+
+impl Buckets {
+    const fn new() -> Self {
+        Self([const { List::new() }; BUCKETS])
+    }
+
+    /// The bucket that the load of `key` is in, if it is in any.
+    fn of(&mut self, key: Key) -> &mut List<Pending> {
+        // Cannot panic: there is a bucket for every value of a byte.
+        &mut self.0[usize::from(key.bucket())]
+    }
+
+    fn find(&mut self, key: Key) -> Option<Arc<Pending>> {
+        self.of(key)
+            .iter()
+            .find(|load| load.key == key)
+            .map(Arc::from)
+    }
+
+    fn unlink(&mut self, key: Key) -> Option<ListArc<Pending>> {
+        let mut cursor = self.of(key).cursor_front();
+
+        while let Some(load) = cursor.peek_next() {
+            if load.key == key {
+                return Some(load.remove());
+            }
+            cursor.move_next();
+        }
+
+        None
+    }
+}
+
+/// The table of pending loads.
+///
+/// # Invariants
+///
+/// There is at most one load of each key, and it has an [`Owner`].
+#[pin_data]
+pub(crate) struct Table {
+    /// Process context only. Held for a walk along one bucket, whose length is the number of
+    /// loads in flight that share it, however many tasks wait for them (invariant 6). Never held
+    /// while allocating, loading, waking or sleeping (invariant 3).
+    #[pin]
+    buckets: SpinLock<Buckets>,
+}
+
+impl Table {
+    /// Makes an empty table.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            buckets <- new_spinlock!(Buckets::new(), "module_dedup_table"),
+        })
+    }
+
+    /// Finds out who is to do the load of `key`: the caller, or somebody it can wait for.
+    ///
+    /// Allocates with `GFP_KERNEL`, and so may sleep, unless it finds a pending load. To be called
+    /// without locks.
+    pub(crate) fn enter(&self, key: Key) -> Role<'_> {
+        let found = self.buckets.lock().find(key);
+
+        match found {
+            Some(load) => Role::Waiter(load),
+            // The allocation is between two critical sections (invariant 3), so the second has to
+            // look again.
+            None => self.enter_with(key, Pending::new(key).ok()),
+        }
+    }
+
+    /// Finds the pending load of `key`, or makes `fresh`, if there is one, that load.
+    fn enter_with(&self, key: Key, fresh: Option<ListArc<Pending>>) -> Role<'_> {
+        // Declared after `fresh`, and thus unlocked before an unused `fresh` is freed.
+        let mut buckets = self.buckets.lock();
+
+        if let Some(load) = buckets.find(key) {
+            return Role::Waiter(load);
+        }
+
+        let Some(fresh) = fresh else {
+            return Role::Alone;
+        };
+
+        let load = fresh.clone_arc();
+        // INVARIANT: There was no load of `key` in this critical section; this one gets its owner.
+        buckets.of(key).push_front(fresh);
+        Role::Owner(Owner {
+            table: self,
+            load,
+            result: EINTR.to_errno(),
+        })
+    }
+}
+
+/// The duty to complete a pending load, and the right to do it.
+///
+/// Completes when dropped, so that no path of the owner can leave its waiters behind
+/// (invariant 1).
+pub(crate) struct Owner<'a> {
+    table: &'a Table,
+    load: Arc<Pending>,
+    /// What the waiters get. Until there is anything better, "try again", in the words that every
+    /// caller of finit_module(2) has to understand anyway.
+    result: c_int,
+}
+
+impl Owner<'_> {
+    /// Completes the load: everybody who waits for it gets `result`, and so does the caller.
+    ///
+    /// The result is handed through as it is: what a module's init function made up need not be an
+    /// errno.
+    pub(crate) fn complete(mut self, result: c_int) -> c_int {
+        self.result = result;
+        result
+    }
+}
+
+impl Drop for Owner<'_> {
+    fn drop(&mut self) {
+        // Published and unlinked in one critical section (invariant 2): whoever still found this
+        // load gets its result, and whoever comes later finds nothing and loads anew.
+        let mut buckets = self.table.buckets.lock();
+        self.load.result.populate(self.result);
+        // INVARIANT: The load leaves the table with its owner.
+        let unlinked = buckets.unlink(self.load.key);
+        drop(buckets);
+
+        // One call for all waiters, whose number is thus of no concern to the lock (invariants 3
+        // and 6). They may drop their references at once: `self.load` keeps the completion alive
+        // until this call is over (invariant 5).
+        self.load.done.complete_all();
+        drop(unlinked);
+    }
+}
+
+#[cfg(CONFIG_MODULE_DEDUP_KUNIT_TEST)]
+#[kunit_tests(module_dedup_idempotent)]
+mod tests {
+    use super::*;
+    use kernel::{
+        sync::atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        workqueue, //
+    };
+
+    const KEY: Key = Key::new(0xffff_8880_0123_4560);
+
+    fn table() -> Result<Arc<Table>> {
+        Arc::pin_init(Table::new(), GFP_KERNEL)
+    }
+
+    /// Becomes the owner of `key`, or fails the test.
+    fn own(table: &Table, key: Key) -> Result<Owner<'_>> {
+        match table.enter(key) {
+            Role::Owner(owner) => Ok(owner),
+            Role::Waiter(_) => Err(EEXIST),
+            Role::Alone => Err(ENOMEM),
+        }
+    }
+
+    /// Becomes a waiter for `key`, or fails the test.
+    fn find(table: &Table, key: Key) -> Result<Arc<Pending>> {
+        match table.enter(key) {
+            Role::Waiter(load) => Ok(load),
+            _ => Err(ENOENT),
+        }
+    }
+
+    fn is_empty(table: &Table) -> bool {
+        table.buckets.lock().0.iter().all(List::is_empty)
+    }
+
+    #[test]
+    fn second_waits_and_gets_result() -> Result {
+        let table = table()?;
+        let owner = own(&table, KEY)?;
+        let load = find(&table, KEY)?;
+
+        assert_eq!(owner.complete(-71), -71);
+        assert_eq!(load.wait(), -71);
+        assert!(is_empty(&table));
+        Ok(())
+    }
+
+    #[test]
+    fn result_need_not_be_an_errno() -> Result {
+        let table = table()?;
+        let owner = own(&table, KEY)?;
+        let load = find(&table, KEY)?;
+
+        owner.complete(c_int::MIN);
+        assert_eq!(load.wait(), c_int::MIN);
+        Ok(())
+    }
+
+    #[test]
+    fn late_comer_owns_anew() -> Result {
+        let table = table()?;
+        let first = own(&table, KEY)?;
+        let load = find(&table, KEY)?;
+        first.complete(0);
+
+        let second = own(&table, KEY)?;
+        second.complete(-17);
+        // A load keeps the result of its own owner.
+        assert_eq!(load.wait(), 0);
+        assert!(is_empty(&table));
+        Ok(())
+    }
+
+    #[test]
+    fn dropped_owner_completes() -> Result {
+        let table = table()?;
+        let owner = own(&table, KEY)?;
+        let load = find(&table, KEY)?;
+
+        drop(owner);
+        assert_eq!(load.wait(), EINTR.to_errno());
+        assert!(is_empty(&table));
+        Ok(())
+    }
+
+    #[test]
+    fn waiter_may_leave_first() -> Result {
+        let table = table()?;
+        let owner = own(&table, KEY)?;
+
+        drop(find(&table, KEY)?);
+        let load = find(&table, KEY)?;
+        owner.complete(3);
+        assert_eq!(load.wait(), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn keys_that_share_a_bucket_are_apart() -> Result {
+        let table = table()?;
+        let other = (1..=4096)
+            .map(|i| Key::new(0xffff_8880_0123_4560 + i * 64))
+            .find(|key| key.bucket() == KEY.bucket())
+            .ok_or(ENOENT)?;
+        let owner = own(&table, KEY)?;
+        let other_owner = own(&table, other)?;
+        let load = find(&table, KEY)?;
+        let other_load = find(&table, other)?;
+
+        owner.complete(1);
+        assert_eq!(load.wait(), 1);
+        // The load that remains is still found.
+        drop(find(&table, other)?);
+        other_owner.complete(2);
+        assert_eq!(other_load.wait(), 2);
+        assert!(is_empty(&table));
+        Ok(())
+    }
+
+    #[test]
+    fn addresses_of_a_slab_use_most_buckets() {
+        let mut used = [false; BUCKETS];
+
+        // 4096 objects of the size that inodes have, one behind the other.
+        for i in 0..4096 {
+            used[usize::from(Key::new(0xffff_8880_0400_0000 + i * 640).bucket())] = true;
+        }
+        assert!(used.iter().filter(|used| **used).count() > BUCKETS / 2);
+    }
+
+    #[test]
+    fn without_memory_alone() -> Result {
+        let table = table()?;
+
+        assert!(matches!(table.enter_with(KEY, None), Role::Alone));
+        assert!(is_empty(&table));
+
+        // It still waits where there is somebody to wait for.
+        let owner = own(&table, KEY)?;
+        assert!(matches!(table.enter_with(KEY, None), Role::Waiter(_)));
+        owner.complete(0);
+        Ok(())
+    }
+
+    #[test]
+    fn lost_race_waits() -> Result {
+        let table = table()?;
+        // What a task holds that found no load, and allocated one while another became owner.
+        let fresh = Pending::new(KEY)?;
+        let owner = own(&table, KEY)?;
+        let Role::Waiter(load) = table.enter_with(KEY, Some(fresh)) else {
+            return Err(EEXIST);
+        };
+
+        owner.complete(5);
+        assert_eq!(load.wait(), 5);
+        assert!(is_empty(&table));
+        Ok(())
+    }
+
+    /// What the main task and the others of a test share.
+    #[pin_data]
+    struct Race {
+        #[pin]
+        table: Table,
+        /// Tasks that have not found out their role.
+        coming: Atomic<i32>,
+        #[pin]
+        all_came: Completion,
+        /// Tasks that have not left.
+        inside: Atomic<i32>,
+        #[pin]
+        all_left: Completion,
+        owners: Atomic<i32>,
+        sum: Atomic<i32>,
+    }
+
+    impl Race {
+        fn new(tasks: i32) -> Result<Arc<Self>> {
+            Arc::pin_init(
+                pin_init!(Self {
+                    table <- Table::new(),
+                    coming: Atomic::new(tasks),
+                    all_came <- Completion::new(),
+                    inside: Atomic::new(tasks),
+                    all_left <- Completion::new(),
+                    owners: Atomic::new(0),
+                    sum: Atomic::new(0),
+                }),
+                GFP_KERNEL,
+            )
+        }
+
+        fn came(&self) {
+            if self.coming.fetch_sub(1, Relaxed) == 1 {
+                self.all_came.complete_all();
+            }
+        }
+
+        /// One task: whoever becomes the owner completes with 9 when all have come.
+        fn run(&self) {
+            let result = match self.table.enter(KEY) {
+                Role::Owner(owner) => {
+                    self.owners.fetch_add(1, Relaxed);
+                    self.came();
+                    self.all_came.wait_for_completion();
+                    owner.complete(9)
+                }
+                Role::Waiter(load) => {
+                    self.came();
+                    load.wait()
+                }
+                Role::Alone => 0,
+            };
+
+            self.sum.fetch_add(result, Relaxed);
+            if self.inside.fetch_sub(1, Relaxed) == 1 {
+                self.all_left.complete_all();
+            }
+        }
+    }
+
+    #[test]
+    fn one_owner_among_many() -> Result {
+        const TASKS: i32 = 16;
+
+        for _ in 0..100 {
+            let race = Race::new(TASKS)?;
+
+            for _ in 0..TASKS {
+                let race = race.clone();
+                workqueue::system_unbound().try_spawn(GFP_KERNEL, move || race.run())?;
+            }
+            race.all_left.wait_for_completion();
+            assert_eq!(race.owners.load(Relaxed), 1);
+            assert_eq!(race.sum.load(Relaxed), 9 * TASKS);
+            assert!(is_empty(&race.table));
+        }
+        Ok(())
+    }
+}
