@@ -1,0 +1,110 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# What the scripts share. Sourced, never run.
+
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+build=$root/build
+logs=$build/log
+cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/module-dedup
+variants=(rust c off)
+
+# The kernel's make must not inherit the variables and the job server of ours.
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
+export LC_ALL=C.UTF-8
+
+warn()
+{
+	printf 'warning: %s\n' "$*" >&2
+}
+
+die()
+{
+	printf 'error: %s\n' "$*" >&2
+	exit 1
+}
+
+# step LOG TEXT COMMAND... - runs a command that takes long: one line says what
+# runs and how long it took, the output goes to build/log/LOG.log. A failure
+# shows the end of that log and ends the script; $hint, if set, says what to do.
+# COMMAND is a program: a shell function would run without errexit here.
+step()
+{
+	local log=$logs/$1.log text=$2 start=$SECONDS status=0 line
+	shift 2
+
+	mkdir -p "$logs"
+	printf '%-58s' "$text" >&2
+	"$@" >"$log" 2>&1 </dev/null || status=$?
+	if ((status)); then
+		printf ' FAILED after %d s\n' $((SECONDS - start)) >&2
+		while IFS= read -r line; do
+			printf '  | %s\n' "$line"
+		done < <(tail -n 25 "$log") >&2
+		printf 'error: %s failed, see %s\n' "$text" "$log" >&2
+		if [[ ${hint:-} ]]; then
+			printf '%s\n' "$hint" >&2
+		fi
+		exit "$status"
+	fi
+	printf '%5d s\n' $((SECONDS - start)) >&2
+}
+
+# at_least FOUND WANTED - compares version numbers.
+at_least()
+{
+	[[ $1 && $(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1) == "$2" ]]
+}
+
+check_variant()
+{
+	local v
+
+	for v in "${variants[@]}"; do
+		[[ $1 == "$v" ]] && return
+	done
+	die "unknown VARIANT '$1': use one of ${variants[*]}"
+}
+
+# need_space DIR GIB - refuses to start what would fill the disk.
+need_space()
+{
+	local free
+
+	mkdir -p "$1"
+	free=$(df --output=avail -BG "$1" | tail -n 1 | tr -dc 0-9)
+	((free >= $2)) ||
+		die "$1 has $free GiB free and $2 GiB are needed: make room, or move the cache with XDG_CACHE_HOME"
+}
+
+# Lets one script at a time change what is cached and built. Scripts that this
+# one calls are under its lock.
+exclusive()
+{
+	[[ ${MODULE_DEDUP_LOCK:-} ]] && return
+	mkdir -p "$build"
+	exec 9>"$build/.lock"
+	if ! flock -n 9; then
+		echo "waiting for another build in $build" >&2
+		flock 9
+	fi
+	export MODULE_DEDUP_LOCK=1
+}
+
+# The source tree that a variant is built from, and the folder it is built in.
+# The second lies in the first, because kbuild then names every source by the
+# same relative path and ccache finds one variant's objects for the other.
+tree_of()
+{
+	case $1 in
+	c) echo "$build/pristine" ;;
+	*) echo "$build/linux" ;;
+	esac
+}
+
+objects_of()
+{
+	echo "$(tree_of "$1")/build-$1"
+}
