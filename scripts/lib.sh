@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # What the scripts share. Sourced, never run.
+# shellcheck disable=SC2034
 
 set -euo pipefail
 
@@ -74,7 +75,7 @@ need_space()
 	local free
 
 	mkdir -p "$1"
-	free=$(df --output=avail -BG "$1" | tail -n 1 | tr -dc 0-9)
+	free=$(($(df --output=avail -BM "$1" | tail -n 1 | tr -dc 0-9) / 1024))
 	((free >= $2)) ||
 		die "$1 has $free GiB free and $2 GiB are needed: make room, or move the cache with XDG_CACHE_HOME"
 }
@@ -107,4 +108,10 @@ tree_of()
 objects_of()
 {
 	echo "$(tree_of "$1")/build-$1"
+}
+
+# The numbers of the tests in the kernel's kmod.sh.
+kmod_tests()
+{
+	sed -nE 's/^ALL_TESTS=".*\b([0-9]{4}):[0-9]+:[01]"$/\1/p' "$1"
 }

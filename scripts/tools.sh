@@ -5,6 +5,9 @@
 #
 # For every tool there is a row in the arrays below. A tool that is missing or
 # too old has an empty tool_path.
+# shellcheck disable=SC2034
+
+: "${root:?}" "${cache:?}"
 
 declare -A tool_min tool_version tool_path
 tools=()
@@ -43,7 +46,7 @@ simple()
 # The newest complete LLVM: clang, lld and the binary utilities of one version.
 find_llvm()
 {
-	local suffix path version best= lib
+	local suffix path version best='' lib
 
 	llvm_suffix=
 	for path in $(compgen -c clang | grep -xE 'clang(-[0-9]+)?' | sort -u); do
@@ -96,7 +99,7 @@ find_rust()
 
 find_bindgen()
 {
-	local path version best= found=
+	local path version best='' found=''
 
 	for path in $(type -ap bindgen) "$cache/tools/bin/bindgen"; do
 		[[ -x $path ]] || continue

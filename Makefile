@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The commands of the project. `make help` lists them.
+
+VARIANT ?= rust
+T ?= 0008
+CPUS ?= 4
+MEM ?= 4G
+export VARIANT CPUS MEM KSRC ACCEL
+
+.DEFAULT_GOAL := run
+.PHONY: run check kernel vm selftest kunit tree refresh setup doctor clean help
+
+run: ## everything, from nothing: build, boot, kmod.sh 0008, the statistics
+	@scripts/run
+
+check: ## everything that CI checks
+	@scripts/check
+
+kernel: ## build one variant to build/VARIANT/arch/x86/boot/bzImage
+	@scripts/kernel '$(VARIANT)'
+
+vm: ## a shell in the guest (scripts/vm runs a command there)
+	@scripts/vm --variant '$(VARIANT)' --cpus '$(CPUS)' --mem '$(MEM)'
+
+selftest: ## one test: T=0001 ... 0013 of the kernel's kmod.sh, or T=finit_dedup
+	@scripts/selftest '$(VARIANT)' '$(T)'
+
+kunit: ## the KUnit tests and doctests, in the guest
+	@scripts/kunit '$(VARIANT)'
+
+tree: ## lay out the source tree of a variant
+	@scripts/tree '$(VARIANT)'
+
+refresh: ## write the patches anew from build/linux
+	@scripts/refresh
+
+setup: ## install what is missing
+	@scripts/setup
+
+doctor: ## list the tools: needed, found, where
+	@scripts/doctor
+
+clean: ## remove build/; the cache stays
+	rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\): ## /\1\t/p' Makefile | expand -t 12
+	@echo
+	@echo 'VARIANT=rust (default), c (pristine source), off (patched, switched off)'
+	@echo 'KSRC=dir: use that Linux 7.3.y tree; ACCEL=auto|kvm|tcg: of QEMU'
+	@echo 'CPUS=4 MEM=4G: of the guest'
