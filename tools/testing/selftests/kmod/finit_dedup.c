@@ -147,7 +147,7 @@ static void own(const char *args, int parked, int release)
 	content = calloc(1, page_size);
 	w.uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
 	if (w.page == MAP_FAILED || !content || w.uffd < 0)
-		_exit(ENOSYS);
+		_exit(EOPNOTSUPP);
 	strcpy(content, args);
 	w.content = content;
 	reg.range.start = (unsigned long)w.page;
@@ -155,7 +155,7 @@ static void own(const char *args, int parked, int release)
 	if (ioctl(w.uffd, UFFDIO_API, &api) ||
 	    ioctl(w.uffd, UFFDIO_REGISTER, &reg) ||
 	    pthread_create(&server, NULL, serve_page, &w))
-		_exit(ENOSYS);
+		_exit(EOPNOTSUPP);
 	_exit(load_module(w.page));
 }
 
@@ -348,7 +348,7 @@ static void test_signal(int n, int sig, int want, const char *name)
 	ok &= count_others(n - 1, 1, 2, 0) == 0;
 	ok &= is_loaded();
 	unload();
-	ksft_test_result(ok, "%d callers, %s for every second waiter: it leaves, the others succeed\n",
+	ksft_test_result(ok, "%d callers, every second waiter gets %s: it leaves, others succeed\n",
 			 n, name);
 }
 
