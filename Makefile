@@ -9,7 +9,7 @@ MEM ?= 4G
 export VARIANT CPUS MEM KSRC ACCEL
 
 .DEFAULT_GOAL := run
-.PHONY: run check kernel vm selftest kunit tree refresh setup doctor clean help
+.PHONY: run check kernel vm selftest kunit model tree refresh setup doctor clean help
 
 run: ## everything, from nothing: build, boot, kmod.sh 0008, the statistics
 	@scripts/run
@@ -28,6 +28,9 @@ selftest: ## one test: T=0001 ... 0013 of the kernel's kmod.sh, or T=finit_dedup
 
 kunit: ## the KUnit tests and doctests, in the guest
 	@scripts/kunit '$(VARIANT)'
+
+model: ## kernel/module/dedup/ under the model checker loom, on the host
+	@scripts/model
 
 tree: ## lay out the source tree of a variant
 	@scripts/tree '$(VARIANT)'

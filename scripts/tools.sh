@@ -146,6 +146,7 @@ find_tools()
 	simple ccache 4.7
 	simple make 4.0
 	simple gcc 8.1
+	simple cargo 1.85
 	for tool in flex bison bc patch quilt rsync perl xz zstd kmod modprobe shellcheck; do
 		simple "$tool" 0
 	done

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Stand-in for the few items of the kernel crate that `kernel/module/dedup/` uses, on loom.
+//!
+//! What is modelled is what the code under test relies on: who excludes whom, who wakes whom, and
+//! what is ordered before what. The rules of the kernel that Rust does not check are checked here:
+//! nobody allocates, wakes or sleeps while holding a spinlock.
+
+pub mod init;
+pub mod list;
+pub mod sync;
+pub mod task;
+
+pub mod prelude {
+    pub use crate::error::*;
+    pub use crate::init::{PinInit, GFP_KERNEL};
+    pub use crate::{pin_init, try_pin_init};
+    pub use macros::pin_data;
+    pub use std::ffi::c_int;
+}
+
+pub mod error {
+    /// An errno.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Error(i32);
+
+    pub type Result<T = (), E = Error> = core::result::Result<T, E>;
+
+    impl Error {
+        pub fn to_errno(self) -> i32 {
+            self.0
+        }
+    }
+
+    pub const EINTR: Error = Error(-4);
+    pub const ENOMEM: Error = Error(-12);
+    pub const ERESTARTSYS: Error = Error(-512);
+}

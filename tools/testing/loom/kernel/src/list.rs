@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lists. What is in one is an [`Arc`]; how it is linked is of no interest here.
+
+use std::ops::Deref;
+
+use crate::{
+    error::Result,
+    init::{allocate, Flags, Init, PinInit},
+    sync::{Arc, ArcBorrow},
+};
+
+pub use crate::{impl_list_arc_safe, impl_list_item};
+
+/// Here only because an item of a list has it.
+pub struct ListLinks;
+
+impl ListLinks {
+    pub fn new() -> impl PinInit<Self> {
+        Init(|| Ok(Self))
+    }
+}
+
+#[macro_export]
+macro_rules! impl_list_arc_safe {
+    ($($ignored:tt)*) => {};
+}
+
+#[macro_export]
+macro_rules! impl_list_item {
+    ($($ignored:tt)*) => {};
+}
+
+/// The one reference that can be put into a list.
+pub struct ListArc<T>(Arc<T>);
+
+impl<T> ListArc<T> {
+    pub fn pin_init(init: impl PinInit<T>, _: Flags) -> Result<Self> {
+        allocate(init).map(|value| Self(Arc::new(value)))
+    }
+
+    pub fn clone_arc(&self) -> Arc<T> {
+        self.0.clone()
+    }
+}
+
+impl<T> Deref for ListArc<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+pub struct List<T>(Vec<ListArc<T>>);
+
+impl<T> List<T> {
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub fn push_front(&mut self, item: ListArc<T>) {
+        self.0.insert(0, item);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = ArcBorrow<'_, T>> {
+        self.0.iter().map(|item| ArcBorrow(&item.0))
+    }
+
+    pub fn cursor_front(&mut self) -> Cursor<'_, T> {
+        Cursor { list: self, at: 0 }
+    }
+}
+
+pub struct Cursor<'a, T> {
+    list: &'a mut List<T>,
+    at: usize,
+}
+
+impl<T> Cursor<'_, T> {
+    pub fn peek_next(&mut self) -> Option<CursorPeek<'_, T>> {
+        (self.at < self.list.0.len()).then(|| CursorPeek {
+            at: self.at,
+            list: self.list,
+        })
+    }
+
+    pub fn move_next(&mut self) {
+        self.at += 1;
+    }
+}
+
+pub struct CursorPeek<'a, T> {
+    list: &'a mut List<T>,
+    at: usize,
+}
+
+impl<T> CursorPeek<'_, T> {
+    pub fn remove(self) -> ListArc<T> {
+        self.list.0.remove(self.at)
+    }
+}
+
+impl<T> Deref for CursorPeek<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.list.0[self.at]
+    }
+}

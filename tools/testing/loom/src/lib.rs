@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! kernel/module/dedup/, unchanged, under loom: every interleaving of a few tasks.
+
+#![allow(dead_code)]
+
+#[path = "../../../../kernel/module/dedup/idempotent.rs"]
+mod idempotent;
+#[path = "../../../../kernel/module/dedup/key.rs"]
+mod key;
+
+#[cfg(test)]
+mod models;
