@@ -9,7 +9,7 @@ MEM ?= 4G
 export VARIANT CPUS MEM KSRC ACCEL
 
 .DEFAULT_GOAL := run
-.PHONY: run check kernel vm selftest kunit model tree refresh setup doctor clean help
+.PHONY: run check kernel vm selftest kunit model tree refresh series setup doctor clean help
 
 run: ## everything, from nothing: build, boot, kmod.sh 0008, the statistics
 	@scripts/run
@@ -37,6 +37,9 @@ tree: ## lay out the source tree of a variant
 
 refresh: ## write the patches anew from build/linux
 	@scripts/refresh
+
+series: ## the work as a patch series against the pristine tree, in build/series/
+	@scripts/series
 
 setup: ## install what is missing
 	@scripts/setup
