@@ -147,10 +147,11 @@ find_tools()
 	simple make 4.0
 	simple gcc 8.1
 	simple cargo 1.85
-	for tool in git flex bison bc patch quilt rsync perl xz zstd kmod modprobe shellcheck; do
+	for tool in file git flex bison bc patch quilt rsync perl xz zstd kmod modprobe shellcheck; do
 		simple "$tool" 0
 	done
 	simple udevadm 0
+	simple ip 0 -V
 	simple capsh 0 --help
 	find_header libc6-dev stdio.h
 	find_header libelf-dev gelf.h
