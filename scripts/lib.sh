@@ -77,7 +77,7 @@ need_space()
 	mkdir -p "$1"
 	free=$(($(df --output=avail -BM "$1" | tail -n 1 | tr -dc 0-9) / 1024))
 	((free >= $2)) ||
-		die "$1 has $free GiB free and $2 GiB are needed: make room, or move the cache with XDG_CACHE_HOME"
+		die "$1 has $free GiB free and $2 GiB are needed: make room (XDG_CACHE_HOME moves the cache)"
 }
 
 # Lets one script at a time change what is cached and built. Scripts that this

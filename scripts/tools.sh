@@ -63,7 +63,7 @@ find_llvm()
 	row clang 17.0.1 "$best" "$(type -P "clang$llvm_suffix" || true)"
 
 	# bindgen loads this library when it runs.
-	lib=$(compgen -G "/usr/lib/llvm-${best%%.*}/lib/libclang*.so*" | head -n 1 || true)
+	lib=$(compgen -G "/usr/lib/llvm-${best%%.*}/lib/libclang[.-][0-9s]*" | head -n 1 || true)
 	row libclang 17.0.1 "${lib:+$best}" "$lib"
 	if [[ $lib ]]; then
 		export LIBCLANG_PATH=${lib%/*}
@@ -118,7 +118,8 @@ find_virtme()
 	local wanted=$root/scripts/requirements.txt version
 
 	version=$(sed -n 's/^virtme-ng==//p' "$wanted")
-	if cmp -s "$wanted" "$cache/venv/.requirements"; then
+	if cmp -s "$wanted" "$cache/venv/.requirements" &&
+		"$cache/venv/bin/python" -c 'import virtme' 2>/dev/null; then
 		row virtme-ng "$version" "$version" "$cache/venv/bin/virtme-run"
 	else
 		row virtme-ng "$version" '' ''

@@ -20,7 +20,7 @@
 //! 4. Deduplication never fails a load that would have succeeded without it: where its own
 //!    allocation fails, the load goes on alone.
 //! 5. A waiter never touches an owner's stack, and may leave at any time.
-//! 6. The cost under a lock does not grow with the number of waiters.
+//! 6. The cost under the lock of the table does not grow with the number of waiters.
 //! 7. Usable from the first request_module() of the boot on: locks are ready before initcalls run.
 //!
 //! Each is referred to by its number where the code keeps it.

@@ -225,8 +225,8 @@ impl Drop for Owner<'_> {
         let unlinked = buckets.unlink(self.load.key);
         drop(buckets);
 
-        // One call for all waiters, whose number is thus of no concern to the lock (invariants 3
-        // and 6). They may drop their references at once: `self.load` keeps the completion alive
+        // One call for all waiters, whose number is thus of no concern to the lock of the table
+        // (invariants 3 and 6): the completion has a lock of its own. They may drop their references at once: `self.load` keeps the completion alive
         // until this call is over (invariant 5).
         self.load.done.complete_all();
         drop(unlinked);
@@ -239,13 +239,17 @@ mod tests {
     use super::*;
     use kernel::{
         sync::atomic::{
-            ordering::Relaxed,
+            ordering::{
+                Full,
+                Relaxed, //
+            },
             Atomic, //
         },
         workqueue, //
     };
 
-    const KEY: Key = Key::new(0xffff_8880_0123_4560);
+    const ADDRESS: usize = 0x8123_4560;
+    const KEY: Key = Key::new(ADDRESS);
 
     fn table() -> Result<Arc<Table>> {
         Arc::pin_init(Table::new(), GFP_KERNEL)
@@ -338,7 +342,7 @@ mod tests {
     fn keys_that_share_a_bucket_are_apart() -> Result {
         let table = table()?;
         let other = (1..=4096)
-            .map(|i| Key::new(0xffff_8880_0123_4560 + i * 64))
+            .map(|i| Key::new(ADDRESS + i * 64))
             .find(|key| key.bucket() == KEY.bucket())
             .ok_or(ENOENT)?;
         let owner = own(&table, KEY)?;
@@ -362,7 +366,7 @@ mod tests {
 
         // 4096 objects of the size that inodes have, one behind the other.
         for i in 0..4096 {
-            used[usize::from(Key::new(0xffff_8880_0400_0000 + i * 640).bucket())] = true;
+            used[usize::from(Key::new(ADDRESS + i * 640).bucket())] = true;
         }
         assert!(used.iter().filter(|used| **used).count() > BUCKETS / 2);
     }
@@ -436,6 +440,14 @@ mod tests {
             }
         }
 
+        fn left(&self) {
+            // Full: who is last has to have seen what the others did before they left, so that the
+            // main task, which it wakes, sees it too.
+            if self.inside.fetch_sub(1, Full) == 1 {
+                self.all_left.complete_all();
+            }
+        }
+
         /// One task: whoever becomes the owner completes with 9 when all have come.
         fn run(&self) {
             let result = match self.table.enter(KEY) {
@@ -449,13 +461,14 @@ mod tests {
                     self.came();
                     load.wait()
                 }
-                Role::Alone => 0,
+                Role::Alone => {
+                    self.came();
+                    0
+                }
             };
 
             self.sum.fetch_add(result, Relaxed);
-            if self.inside.fetch_sub(1, Relaxed) == 1 {
-                self.all_left.complete_all();
-            }
+            self.left();
         }
     }
 
@@ -466,11 +479,20 @@ mod tests {
         for _ in 0..100 {
             let race = Race::new(TASKS)?;
 
+            let mut spawned = Ok(());
             for _ in 0..TASKS {
-                let race = race.clone();
-                workqueue::system_unbound().try_spawn(GFP_KERNEL, move || race.run())?;
+                let task = race.clone();
+                let one = workqueue::system_unbound().try_spawn(GFP_KERNEL, move || task.run());
+
+                if one.is_err() {
+                    // The others must not wait for this one.
+                    race.came();
+                    race.left();
+                    spawned = one;
+                }
             }
             race.all_left.wait_for_completion();
+            spawned?;
             assert_eq!(race.owners.load(Relaxed), 1);
             assert_eq!(race.sum.load(Relaxed), 9 * TASKS);
             assert!(is_empty(&race.table));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! kernel/module/dedup/, unchanged, under loom: every interleaving of a few tasks.
+//! kernel/module/dedup/, unchanged, under loom: two tasks exhaustively, three with bounds.
 
 #![allow(dead_code)]
 

@@ -410,6 +410,7 @@ int main(int argc, char **argv)
 	static const int callers[] = { 2, 8, 64, MAX_CALLERS };
 	char from[PATH_MAX];
 	unsigned int i;
+	int uffd;
 
 	page_size = sysconf(_SC_PAGESIZE);
 	ksft_print_header();
@@ -422,6 +423,10 @@ int main(int argc, char **argv)
 	else
 		snprintf(from, sizeof(from), "%s/test_modules/" MODULE_NAME ".ko",
 			 dirname(argv[0]));
+	uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	if (uffd < 0)
+		ksft_exit_skip("needs CONFIG_USERFAULTFD: %s\n", strerror(errno));
+	close(uffd);
 	copy_module(from);
 	unload();
 
