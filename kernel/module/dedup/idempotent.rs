@@ -226,8 +226,9 @@ impl Drop for Owner<'_> {
         drop(buckets);
 
         // One call for all waiters, whose number is thus of no concern to the lock of the table
-        // (invariants 3 and 6): the completion has a lock of its own. They may drop their references at once: `self.load` keeps the completion alive
-        // until this call is over (invariant 5).
+        // (invariants 3 and 6): the completion has a lock of its own. They may drop their
+        // references at once: `self.load` keeps the completion alive until this call is over
+        // (invariant 5).
         self.load.done.complete_all();
         drop(unlinked);
     }
