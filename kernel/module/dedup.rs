@@ -25,33 +25,77 @@
 //!
 //! Each is referred to by its number where the code keeps it.
 
+use core::ptr;
+
 use kernel::{
     bindings,
+    debugfs::ScopedDir,
+    fmt,
     prelude::*,
-    sync::SetOnce, //
+    sync::{
+        atomic::ordering::Relaxed,
+        SetOnce, //
+    },
 };
 
+use autoload::Requests;
 use idempotent::{
+    Leave,
+    Owner,
     Role,
     Table, //
 };
-use key::Key;
+use key::{
+    FileKey,
+    Key,
+    Name,
+    MODULE_NAME_LEN, //
+};
+use stats::{
+    counters,
+    Duplicates,
+    Reason,
+    SAVED, //
+};
 
+#[path = "dedup/autoload.rs"]
+mod autoload;
+#[path = "dedup/exists.rs"]
+mod exists;
 #[path = "dedup/idempotent.rs"]
 mod idempotent;
 #[path = "dedup/key.rs"]
 mod key;
+#[path = "dedup/stats.rs"]
+mod stats;
+#[path = "dedup/waits.rs"]
+mod waits;
 
 /// What `pr_*!` put before a message; a crate with a `module!` gets it from there.
 const __LOG_PREFIX: &[u8] = b"module_dedup\0";
 
-/// The loads in flight from files. Set by [`module_dedup_init`] and never changed; [`SetOnce`]
-/// orders that before any use.
-static PENDING: SetOnce<Pin<KBox<Table>>> = SetOnce::new();
+/// What is in flight.
+#[pin_data]
+struct Dedup {
+    /// Loads from files.
+    #[pin]
+    files: Table<FileKey>,
+    /// Loads that know the name of their module.
+    #[pin]
+    names: Table<Name>,
+    /// request_module() calls.
+    #[pin]
+    requests: Requests,
+    #[pin]
+    duplicates: Duplicates,
+}
 
-/// Makes the table of pending loads.
+/// Set by [`module_dedup_init`] and never changed; [`SetOnce`] orders that before any use.
+static DEDUP: SetOnce<Pin<KBox<Dedup>>> = SetOnce::new();
+
+/// Makes the tables.
 ///
-/// If there is no memory for it, loads are not deduplicated (invariant 4).
+/// If there is no memory for them, nothing is deduplicated (invariant 4).
 ///
 /// # Safety
 ///
@@ -59,12 +103,39 @@ static PENDING: SetOnce<Pin<KBox<Table>>> = SetOnce::new();
 /// when the slab allocator works and before initcalls run (invariant 7).
 #[export]
 pub unsafe extern "C" fn module_dedup_init() {
-    match KBox::pin_init(Table::new(), GFP_KERNEL) {
-        Ok(table) => {
-            PENDING.populate(table);
+    let dedup = KBox::pin_init(
+        pin_init!(Dedup {
+            files <- Table::new(),
+            names <- Table::new(),
+            requests <- Requests::new(),
+            duplicates <- Duplicates::new(),
+        }),
+        GFP_KERNEL,
+    );
+
+    match dedup {
+        Ok(dedup) => {
+            DEDUP.populate(dedup);
         }
         Err(_) => pr_warn!("no memory: duplicate loads are not caught\n"),
     }
+}
+
+/// A load, as it goes through C: `struct module_dedup_load`.
+struct Load {
+    /// The claim on the name of its module, once that is known.
+    name: Option<Owner<'static, Name>>,
+}
+
+/// Calls `load` with a load to hand through C, and completes what that came to own.
+fn load_as_owner(load: impl FnOnce(*mut bindings::module_dedup_load) -> c_int) -> c_int {
+    let mut this = Load { name: None };
+    let result = load(ptr::from_mut(&mut this).cast());
+
+    if let Some(name) = this.name {
+        name.complete(result);
+    }
+    result
 }
 
 /// Loads a module from `file`, or waits for the load of the same inode that is in flight.
@@ -84,25 +155,274 @@ pub unsafe extern "C" fn module_dedup_load_file(
     uargs: *const c_char,
     flags: c_int,
 ) -> c_int {
+    let load = || {
+        load_as_owner(|load| {
+            // SAFETY: The requirements are those of this function; C hands `load` back while it
+            // exists, which is during this call.
+            unsafe { bindings::init_module_from_file(file, uargs, flags, load) }
+        })
+    };
+    let Some(dedup) = DEDUP.as_ref() else {
+        return load();
+    };
     // SAFETY: `file` is valid by the requirements of this function, and `f_inode` does not change
     // while a file is open.
     let inode = unsafe { (*file).f_inode };
+    // SAFETY: An open file has an inode, and an inode a file system, whose device and the inode's
+    // number do not change.
+    let (device, number) = unsafe { ((*(*inode).i_sb).s_dev, (*inode).i_ino) };
+    let key = FileKey {
+        inode: inode.addr(),
+        device,
+        number,
+        flags,
+    };
 
-    load_once(Key::new(inode.addr()), || {
-        // SAFETY: The requirements are those of this function.
-        unsafe { bindings::init_module_from_file(file, uargs, flags) }
+    match dedup.files.enter(key) {
+        Role::Owner(owner) => owner.complete(load()),
+        Role::Waiter(other) => match other.wait(Leave::Signal) {
+            Some(result) => {
+                // SAFETY: `file` is valid by the requirements of this function.
+                let size = unsafe { bindings::module_dedup_file_size(file) };
+
+                SAVED.same_file.add(1, Relaxed);
+                SAVED.bytes_never_read.add(size as usize, Relaxed);
+                result
+            }
+            None => EINTR.to_errno(),
+        },
+        Role::Alone => {
+            SAVED.alone.add(1, Relaxed);
+            load()
+        }
+    }
+}
+
+/// Loads a module from the `len` bytes of user space at `umod`.
+///
+/// Returns what `init_module_from_memory()` returned: 0 or a negative errno.
+///
+/// Sleeps. To be called without locks.
+///
+/// # Safety
+///
+/// None: `umod` and `uargs` are addresses in user space, which need not be valid.
+#[export]
+pub unsafe extern "C" fn module_dedup_load_memory(
+    umod: *mut c_void,
+    len: c_ulong,
+    uargs: *const c_char,
+) -> c_int {
+    load_as_owner(|load| {
+        // SAFETY: C hands `load` back while it exists, which is during this call.
+        unsafe { bindings::init_module_from_memory(umod, len, uargs, load) }
     })
 }
 
-/// Calls `load`, unless a load of `key` is in flight: then waits for that, and returns its result.
-fn load_once(key: Key, load: impl FnOnce() -> c_int) -> c_int {
-    let Some(pending) = PENDING.as_ref() else {
-        return load();
+/// Reads a name from an array of C.
+///
+/// # Safety
+///
+/// `name` must point to [`MODULE_NAME_LEN`] bytes that can be read.
+unsafe fn name_from_array(name: *const c_char) -> Name {
+    // SAFETY: By the requirement of this function.
+    Name::new(unsafe { &*name.cast::<[u8; MODULE_NAME_LEN]>() })
+}
+
+/// Claims the name of a module for the load that found it, see [`exists::claim`].
+///
+/// Returns 0 if nobody else loads a module of that name, or a negative errno.
+///
+/// Sleeps. To be called without locks.
+///
+/// # Safety
+///
+/// - `load` must be what Rust handed to C for the load that calls, and not be in use.
+/// - `name` must point to the name of a `struct module`, all of whose bytes can be read.
+#[export]
+pub unsafe extern "C" fn module_dedup_claim(
+    load: *mut bindings::module_dedup_load,
+    name: *const c_char,
+) -> c_int {
+    let Some(dedup) = DEDUP.as_ref() else {
+        return 0;
+    };
+    // SAFETY: By the requirements of this function.
+    let name = unsafe { name_from_array(name) };
+    // SAFETY: `load` is a `Load` of load_as_owner(), which waits for C to return.
+    let load = unsafe { &mut *load.cast::<Load>() };
+
+    match exists::claim(&dedup.names, &name) {
+        Ok(claim) => {
+            load.name = claim;
+            0
+        }
+        Err(err) => {
+            if err != EINTR {
+                SAVED.same_name.add(1, Relaxed);
+                dedup.duplicates.count(&name, Reason::Becoming);
+            }
+            err.to_errno()
+        }
+    }
+}
+
+/// Checks that there is no module of that name in the list, see [`exists::check`].
+///
+/// Returns 0 or a negative errno.
+///
+/// Sleeps, with `module_mutex` dropped.
+///
+/// # Safety
+///
+/// - `module_mutex` must be held.
+/// - `name` must point to the name of a `struct module`, all of whose bytes can be read.
+#[export]
+pub unsafe extern "C" fn module_patient_check_exists(
+    name: *const c_char,
+    reason: bindings::fail_dup_mod_reason,
+) -> c_int {
+    // SAFETY: By the requirements of this function.
+    let name = unsafe { name_from_array(name) };
+    let reason = if reason == bindings::fail_dup_mod_reason_FAIL_DUP_MOD_LOAD {
+        Reason::Load
+    } else {
+        Reason::Becoming
+    };
+    // SAFETY: The caller holds the mutex.
+    let mut modules = unsafe { exists::Modules::held() };
+
+    let checked = exists::check(&mut modules, &name, || {
+        if let Some(dedup) = DEDUP.as_ref() {
+            dedup.duplicates.count(&name, reason);
+        }
+    });
+
+    match checked {
+        Ok(()) => 0,
+        Err(err) => err.to_errno(),
+    }
+}
+
+/// Tells that a module begins to unload.
+///
+/// # Safety
+///
+/// None of the caller's concern; the `#[export]` annotation requires `unsafe`.
+#[export]
+pub unsafe extern "C" fn module_dedup_unloading() {
+    if let Some(dedup) = DEDUP.as_ref() {
+        dedup.requests.unloading();
+    }
+}
+
+/// Does what request_module() is called for, see [`Requests::request`].
+///
+/// Sleeps. To be called without locks.
+///
+/// # Safety
+///
+/// `name` must point to [`MODULE_NAME_LEN`] bytes that can be read, with a NUL among them.
+#[export]
+pub unsafe extern "C" fn module_dedup_request(name: *mut c_char, wait: bool) -> c_int {
+    // SAFETY: There is a NUL by the requirements of this function.
+    let modprobe = || unsafe { bindings::module_dedup_modprobe(name, wait) };
+    let Some(dedup) = DEDUP.as_ref() else {
+        return modprobe();
     };
 
-    match pending.enter(key) {
-        Role::Owner(owner) => owner.complete(load()),
-        Role::Waiter(other) => other.wait(),
-        Role::Alone => load(),
+    dedup.requests.request(
+        // SAFETY: By the requirements of this function.
+        unsafe { name_from_array(name) },
+        wait,
+        modprobe,
+        // SAFETY: There is a NUL by the requirements of this function.
+        || unsafe { bindings::module_dedup_warn_duplicate(name) },
+    )
+}
+
+/// Creates the files of debugfs.
+///
+/// Whatever fails here is no reason to load no modules: files are missing then.
+///
+/// # Safety
+///
+/// `dir` must be what `debugfs_create_dir()` returned, and a directory must never be removed.
+#[export]
+pub unsafe extern "C" fn module_dedup_debugfs_init(dir: *mut bindings::dentry) {
+    // SAFETY: By the requirements of this function.
+    let dir = unsafe { ScopedDir::from_raw(dir) };
+    let Some(dedup) = DEDUP.as_ref() else {
+        return;
+    };
+
+    macro_rules! counter_files {
+        ($($name:ident)*) => {
+            $(dir.read_only_file(
+                CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes())
+                    .unwrap_or_default(),
+                &counters::$name,
+            );)*
+        };
     }
+
+    if cfg!(CONFIG_MODULE_STATS) {
+        counter_files! {
+            total_mod_size
+            total_text_size
+            invalid_kread_bytes
+            invalid_decompress_bytes
+            invalid_becoming_bytes
+            invalid_mod_bytes
+            modcount
+            failed_kreads
+            failed_decompress
+            failed_becoming
+            failed_load_modules
+        }
+        dir.read_callback_file(c"stats", &dedup.duplicates, &Duplicates::write);
+    }
+    dir.read_callback_file(c"dedup", &SAVED, &stats::Saved::write);
+    dir.read_callback_file(c"pending", dedup, &write_pending);
+}
+
+/// Writes the contents of `pending`: a block of lines for each load and request in flight.
+fn write_pending(dedup: &Pin<KBox<Dedup>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write_table(&dedup.files, f, |file, f| {
+        // As /proc/self/mountinfo and `stat -c %Hd:%Ld:%i` have it.
+        writeln!(
+            f,
+            "file\t{}:{}:{}",
+            file.device >> 20,
+            file.device & 0xf_ffff,
+            file.number
+        )?;
+        writeln!(f, "flags\t{:#x}", file.flags)
+    })?;
+    write_table(&dedup.names, f, |name, f| {
+        f.write_fmt(fmt!("module\t{name}\n"))
+    })?;
+    write_table(dedup.requests.in_flight(), f, |name, f| {
+        f.write_fmt(fmt!("request\t{name}\n"))
+    })
+}
+
+fn write_table<K: Key>(
+    table: &Table<K>,
+    f: &mut fmt::Formatter<'_>,
+    write_key: impl Fn(&K, &mut fmt::Formatter<'_>) -> fmt::Result,
+) -> fmt::Result {
+    let mut result = Ok(());
+
+    table.for_each(|load| {
+        let mut write = || {
+            write_key(load.key(), f)?;
+            f.write_fmt(fmt!("owner\t{}\n", load.owner()))?;
+            writeln!(f, "waiters\t{}", load.waiters())?;
+            writeln!(f, "age_ms\t{}\n", load.owner().age().as_millis())
+        };
+
+        result = result.and_then(|()| write());
+    });
+    result
 }

@@ -2,6 +2,9 @@
 
 //! The table of pending loads: own one, wait for one, complete one.
 //!
+//! The same table serves whatever is to be done once for all who want it at the same time: loads of
+//! a file, loads of a module name, requests. It knows them by their key only.
+//!
 //! The numbered invariants are listed in the crate's documentation.
 
 use kernel::{
@@ -14,15 +17,27 @@ use kernel::{
     },
     prelude::*,
     sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
         new_spinlock,
         Arc,
         Completion,
         SetOnce,
         SpinLock, //
     },
+    time::{
+        Instant,
+        Monotonic, //
+    },
 };
 
-use crate::key::Key;
+use crate::{
+    key::Key,
+    stats::SAVED,
+    waits::Caller, //
+};
 
 /// As many as [`Key::bucket`] tells apart, so that no index is ever out of bounds.
 const BUCKETS: usize = 1 << u8::BITS;
@@ -33,8 +48,12 @@ const BUCKETS: usize = 1 << u8::BITS;
 /// lives until the last of them is done with it. Nothing in it lies on anyone's stack
 /// (invariant 5).
 #[pin_data]
-pub(crate) struct Pending {
-    key: Key,
+pub(crate) struct Pending<K> {
+    key: K,
+    owner: Caller,
+    /// The tasks that wait for it, for people to see: nothing depends on it, so it is not ordered
+    /// with anything.
+    waiters: Atomic<u32>,
     /// What the owner's load returned. Written once, by the owner, under the lock of the table,
     /// together with the unlinking; read by waiters without the lock. [`SetOnce`] orders the write
     /// before any read that sees it.
@@ -48,18 +67,29 @@ pub(crate) struct Pending {
 }
 
 impl_list_arc_safe! {
-    impl ListArcSafe<0> for Pending { untracked; }
+    impl{K} ListArcSafe<0> for Pending<K> { untracked; }
 }
 
 impl_list_item! {
-    impl ListItem<0> for Pending { using ListLinks { self.links }; }
+    impl{K} ListItem<0> for Pending<K> { using ListLinks { self.links }; }
 }
 
-impl Pending {
-    fn new(key: Key) -> Result<ListArc<Self>> {
+/// What ends a wait early.
+#[derive(Clone, Copy)]
+pub(crate) enum Leave {
+    /// Any signal.
+    Signal,
+    /// A signal that is about to end the task.
+    FatalSignal,
+}
+
+impl<K> Pending<K> {
+    fn new(key: K) -> Result<ListArc<Self>> {
         ListArc::pin_init(
             try_pin_init!(Self {
                 key,
+                owner: Caller::current(),
+                waiters: Atomic::new(0),
                 result: SetOnce::new(),
                 done <- Completion::new(),
                 links <- ListLinks::new(),
@@ -68,7 +98,22 @@ impl Pending {
         )
     }
 
-    /// Waits until the owner's load is over and returns what it returned, or `-EINTR` if a signal
+    /// What is being loaded.
+    pub(crate) fn key(&self) -> &K {
+        &self.key
+    }
+
+    /// Who loads it, since when.
+    pub(crate) fn owner(&self) -> &Caller {
+        &self.owner
+    }
+
+    /// How many tasks wait for it.
+    pub(crate) fn waiters(&self) -> u32 {
+        self.waiters.load(Relaxed)
+    }
+
+    /// Waits until the owner's load is over and returns what it returned, or [`None`] if a signal
     /// comes first.
     ///
     /// The owner wakes all its waiters whatever happens to its load (invariant 1). A waiter that a
@@ -76,52 +121,61 @@ impl Pending {
     /// it has left when the wait returns (invariant 5).
     ///
     /// Sleeps. To be called without locks.
-    pub(crate) fn wait(&self) -> c_int {
+    pub(crate) fn wait(&self, leave: Leave) -> Option<c_int> {
+        let begun = Instant::<Monotonic>::now();
+
+        self.waiters.add(1, Relaxed);
         // A signal may come while the owner publishes the result. As in C, the result wins
         // wherever it is there, so how the wait ended is of no interest.
-        let _ = self.done.wait_for_completion_interruptible();
+        let _ = match leave {
+            Leave::Signal => self.done.wait_for_completion_interruptible(),
+            Leave::FatalSignal => self.done.wait_for_completion_killable(),
+        };
+        self.waiters.fetch_sub(1, Relaxed);
 
-        self.result.copy().unwrap_or(EINTR.to_errno())
+        let result = self.result.copy();
+        SAVED.waited(begun.elapsed(), result.is_none());
+        result
     }
 }
 
 /// What a load is to do, as [`Table::enter`] finds.
-pub(crate) enum Role<'a> {
+pub(crate) enum Role<'a, K: Key> {
     /// Nobody else is loading this: load it, then [complete](Owner::complete).
-    Owner(Owner<'a>),
+    Owner(Owner<'a, K>),
     /// Somebody else is loading this: [wait](Pending::wait) for it.
-    Waiter(Arc<Pending>),
+    Waiter(Arc<Pending<K>>),
     /// Nobody else is loading this, and there was no memory to let others know that this caller
     /// is: load it all the same (invariant 4).
     Alone,
 }
 
 /// The pending loads, hashed by key.
-struct Buckets([List<Pending>; BUCKETS]);
+struct Buckets<K>([List<Pending<K>>; BUCKETS]);
 
-impl Buckets {
+impl<K: Key> Buckets<K> {
     const fn new() -> Self {
         Self([const { List::new() }; BUCKETS])
     }
 
     /// The bucket that the load of `key` is in, if it is in any.
-    fn of(&mut self, key: Key) -> &mut List<Pending> {
+    fn of(&mut self, key: &K) -> &mut List<Pending<K>> {
         // Cannot panic: there is a bucket for every value of a byte.
         &mut self.0[usize::from(key.bucket())]
     }
 
-    fn find(&mut self, key: Key) -> Option<Arc<Pending>> {
+    fn find(&mut self, key: &K) -> Option<Arc<Pending<K>>> {
         self.of(key)
             .iter()
-            .find(|load| load.key == key)
+            .find(|load| load.key == *key)
             .map(Arc::from)
     }
 
-    fn unlink(&mut self, key: Key) -> Option<ListArc<Pending>> {
+    fn unlink(&mut self, key: &K) -> Option<ListArc<Pending<K>>> {
         let mut cursor = self.of(key).cursor_front();
 
         while let Some(load) = cursor.peek_next() {
-            if load.key == key {
+            if load.key == *key {
                 return Some(load.remove());
             }
             cursor.move_next();
@@ -137,15 +191,16 @@ impl Buckets {
 ///
 /// There is at most one load of each key, and it has an [`Owner`].
 #[pin_data]
-pub(crate) struct Table {
+pub(crate) struct Table<K> {
     /// Process context only. Held for a walk along one bucket, whose length is the number of
     /// loads in flight that share it, however many tasks wait for them (invariant 6). Never held
-    /// while allocating, loading, waking or sleeping (invariant 3).
+    /// while allocating, loading, waking or sleeping (invariant 3). No other lock is taken under
+    /// it.
     #[pin]
-    buckets: SpinLock<Buckets>,
+    buckets: SpinLock<Buckets<K>>,
 }
 
-impl Table {
+impl<K: Key> Table<K> {
     /// Makes an empty table.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
@@ -157,10 +212,11 @@ impl Table {
     ///
     /// Allocates with `GFP_KERNEL`, and so may sleep, unless it finds a pending load. To be called
     /// without locks.
-    pub(crate) fn enter(&self, key: Key) -> Role<'_> {
-        let found = self.buckets.lock().find(key);
-
-        match found {
+    pub(crate) fn enter(&self, key: K) -> Role<'_, K>
+    where
+        K: Copy,
+    {
+        match self.find(&key) {
             Some(load) => Role::Waiter(load),
             // The allocation is between two critical sections (invariant 3), so the second has to
             // look again.
@@ -168,12 +224,17 @@ impl Table {
         }
     }
 
+    /// Finds the pending load of `key`, if there is one.
+    pub(crate) fn find(&self, key: &K) -> Option<Arc<Pending<K>>> {
+        self.buckets.lock().find(key)
+    }
+
     /// Finds the pending load of `key`, or makes `fresh`, if there is one, that load.
-    fn enter_with(&self, key: Key, fresh: Option<ListArc<Pending>>) -> Role<'_> {
+    fn enter_with(&self, key: K, fresh: Option<ListArc<Pending<K>>>) -> Role<'_, K> {
         // Declared after `fresh`, and thus unlocked before an unused `fresh` is freed.
         let mut buckets = self.buckets.lock();
 
-        if let Some(load) = buckets.find(key) {
+        if let Some(load) = buckets.find(&key) {
             return Role::Waiter(load);
         }
 
@@ -183,12 +244,23 @@ impl Table {
 
         let load = fresh.clone_arc();
         // INVARIANT: There was no load of `key` in this critical section; this one gets its owner.
-        buckets.of(key).push_front(fresh);
+        buckets.of(&key).push_front(fresh);
         Role::Owner(Owner {
             table: self,
             load,
             result: EINTR.to_errno(),
         })
+    }
+
+    /// Calls `f` for the pending loads, under the lock, which is dropped between buckets: a load
+    /// that comes or goes meanwhile may be seen or not.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(&Pending<K>)) {
+        for bucket in 0..BUCKETS {
+            // Cannot panic: there are as many.
+            for load in self.buckets.lock().0[bucket].iter() {
+                f(&load);
+            }
+        }
     }
 }
 
@@ -196,15 +268,15 @@ impl Table {
 ///
 /// Completes when dropped, so that no path of the owner can leave its waiters behind
 /// (invariant 1).
-pub(crate) struct Owner<'a> {
-    table: &'a Table,
-    load: Arc<Pending>,
+pub(crate) struct Owner<'a, K: Key> {
+    table: &'a Table<K>,
+    load: Arc<Pending<K>>,
     /// What the waiters get. Until there is anything better, "try again", in the words that every
     /// caller of finit_module(2) has to understand anyway.
     result: c_int,
 }
 
-impl Owner<'_> {
+impl<K: Key> Owner<'_, K> {
     /// Completes the load: everybody who waits for it gets `result`, and so does the caller.
     ///
     /// The result is handed through as it is: what a module's init function made up need not be an
@@ -215,14 +287,14 @@ impl Owner<'_> {
     }
 }
 
-impl Drop for Owner<'_> {
+impl<K: Key> Drop for Owner<'_, K> {
     fn drop(&mut self) {
         // Published and unlinked in one critical section (invariant 2): whoever still found this
         // load gets its result, and whoever comes later finds nothing and loads anew.
         let mut buckets = self.table.buckets.lock();
         self.load.result.populate(self.result);
         // INVARIANT: The load leaves the table with its owner.
-        let unlinked = buckets.unlink(self.load.key);
+        let unlinked = buckets.unlink(&self.load.key);
         drop(buckets);
 
         // One call for all waiters, whose number is thus of no concern to the lock of the table
@@ -238,26 +310,29 @@ impl Drop for Owner<'_> {
 #[kunit_tests(module_dedup_idempotent)]
 mod tests {
     use super::*;
+    use crate::key::FileKey;
     use kernel::{
-        sync::atomic::{
-            ordering::{
-                Full,
-                Relaxed, //
-            },
-            Atomic, //
-        },
+        sync::atomic::ordering::Full,
         workqueue, //
     };
 
-    const ADDRESS: usize = 0x8123_4560;
-    const KEY: Key = Key::new(ADDRESS);
+    type Table = super::Table<FileKey>;
+    type Owner<'a> = super::Owner<'a, FileKey>;
+    type Pending = super::Pending<FileKey>;
+
+    const KEY: FileKey = FileKey {
+        inode: 0x8123_4560,
+        device: 0,
+        number: 0,
+        flags: 0,
+    };
 
     fn table() -> Result<Arc<Table>> {
         Arc::pin_init(Table::new(), GFP_KERNEL)
     }
 
     /// Becomes the owner of `key`, or fails the test.
-    fn own(table: &Table, key: Key) -> Result<Owner<'_>> {
+    fn own(table: &Table, key: FileKey) -> Result<Owner<'_>> {
         match table.enter(key) {
             Role::Owner(owner) => Ok(owner),
             Role::Waiter(_) => Err(EEXIST),
@@ -266,7 +341,7 @@ mod tests {
     }
 
     /// Becomes a waiter for `key`, or fails the test.
-    fn find(table: &Table, key: Key) -> Result<Arc<Pending>> {
+    fn find(table: &Table, key: FileKey) -> Result<Arc<Pending>> {
         match table.enter(key) {
             Role::Waiter(load) => Ok(load),
             _ => Err(ENOENT),
@@ -284,7 +359,7 @@ mod tests {
         let load = find(&table, KEY)?;
 
         assert_eq!(owner.complete(-71), -71);
-        assert_eq!(load.wait(), -71);
+        assert_eq!(load.wait(Leave::Signal), Some(-71));
         assert!(is_empty(&table));
         Ok(())
     }
@@ -296,7 +371,7 @@ mod tests {
         let load = find(&table, KEY)?;
 
         owner.complete(c_int::MIN);
-        assert_eq!(load.wait(), c_int::MIN);
+        assert_eq!(load.wait(Leave::Signal), Some(c_int::MIN));
         Ok(())
     }
 
@@ -310,7 +385,7 @@ mod tests {
         let second = own(&table, KEY)?;
         second.complete(-17);
         // A load keeps the result of its own owner.
-        assert_eq!(load.wait(), 0);
+        assert_eq!(load.wait(Leave::Signal), Some(0));
         assert!(is_empty(&table));
         Ok(())
     }
@@ -322,7 +397,7 @@ mod tests {
         let load = find(&table, KEY)?;
 
         drop(owner);
-        assert_eq!(load.wait(), EINTR.to_errno());
+        assert_eq!(load.wait(Leave::Signal), Some(EINTR.to_errno()));
         assert!(is_empty(&table));
         Ok(())
     }
@@ -335,7 +410,7 @@ mod tests {
         drop(find(&table, KEY)?);
         let load = find(&table, KEY)?;
         owner.complete(3);
-        assert_eq!(load.wait(), 3);
+        assert_eq!(load.wait(Leave::Signal), Some(3));
         Ok(())
     }
 
@@ -343,7 +418,10 @@ mod tests {
     fn keys_that_share_a_bucket_are_apart() -> Result {
         let table = table()?;
         let other = (1..=4096)
-            .map(|i| Key::new(ADDRESS + i * 64))
+            .map(|i| FileKey {
+                inode: KEY.inode + i * 64,
+                ..KEY
+            })
             .find(|key| key.bucket() == KEY.bucket())
             .ok_or(ENOENT)?;
         let owner = own(&table, KEY)?;
@@ -352,24 +430,13 @@ mod tests {
         let other_load = find(&table, other)?;
 
         owner.complete(1);
-        assert_eq!(load.wait(), 1);
+        assert_eq!(load.wait(Leave::Signal), Some(1));
         // The load that remains is still found.
         drop(find(&table, other)?);
         other_owner.complete(2);
-        assert_eq!(other_load.wait(), 2);
+        assert_eq!(other_load.wait(Leave::Signal), Some(2));
         assert!(is_empty(&table));
         Ok(())
-    }
-
-    #[test]
-    fn addresses_of_a_slab_use_most_buckets() {
-        let mut used = [false; BUCKETS];
-
-        // 4096 objects of the size that inodes have, one behind the other.
-        for i in 0..4096 {
-            used[usize::from(Key::new(ADDRESS + i * 640).bucket())] = true;
-        }
-        assert!(used.iter().filter(|used| **used).count() > BUCKETS / 2);
     }
 
     #[test]
@@ -397,7 +464,7 @@ mod tests {
         };
 
         owner.complete(5);
-        assert_eq!(load.wait(), 5);
+        assert_eq!(load.wait(Leave::Signal), Some(5));
         assert!(is_empty(&table));
         Ok(())
     }
@@ -460,7 +527,7 @@ mod tests {
                 }
                 Role::Waiter(load) => {
                     self.came();
-                    load.wait()
+                    load.wait(Leave::FatalSignal).unwrap_or(0)
                 }
                 Role::Alone => {
                     self.came();

@@ -1,31 +1,213 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What makes two loads the same load.
+//! What makes two loads, or two requests, the same.
 
-/// The identity of a load: two loads with equal keys are one load.
+use kernel::{
+    fmt::{
+        self,
+        Write, //
+    },
+    prelude::*,
+    str::BStr, //
+};
+
+/// The bytes that C reserves for the name of a module, its NUL included: `MODULE_NAME_LEN` of
+/// `include/linux/module.h`.
+pub(crate) const MODULE_NAME_LEN: usize = 64 - size_of::<usize>();
+
+/// What a table looks its entries up by.
+pub(crate) trait Key: Eq {
+    /// Spreads keys evenly over the values of a byte, which numbers the buckets of a table.
+    fn bucket(&self) -> u8;
+}
+
+/// `hash_64()` of `include/linux/hash.h`: the multiplication carries what differs to the top.
+fn fold(value: u64) -> u8 {
+    const GOLDEN_RATIO_64: u64 = 0x61c8_8646_80b5_83eb;
+
+    (value.wrapping_mul(GOLDEN_RATIO_64) >> (u64::BITS - u8::BITS)) as u8
+}
+
+/// The identity of a load from a file.
 ///
 /// The inode is known by its address, which identifies it only while the inode is in use. A load
 /// keeps its file open from before its key is made until after the key was last compared, and two
 /// loads that are in flight at the same time can have the same address only if they have the same
 /// inode.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key {
-    inode: usize,
+#[derive(Clone, Copy)]
+pub(crate) struct FileKey {
+    /// The address of the `struct inode`.
+    pub(crate) inode: usize,
+    /// What tells people which file it is: the device and the number of the inode. Not compared.
+    pub(crate) device: u32,
+    pub(crate) number: u64,
+    /// The flags of finit_module(2). Not compared.
+    pub(crate) flags: c_int,
 }
 
-impl Key {
-    /// Makes the key of a load from the file whose `struct inode` is at address `inode`.
-    pub(crate) const fn new(inode: usize) -> Self {
-        Self { inode }
+impl PartialEq for FileKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.inode == other.inode
+    }
+}
+
+impl Eq for FileKey {}
+
+impl Key for FileKey {
+    /// Inodes come from a slab, so their addresses differ in a few bits in the middle.
+    fn bucket(&self) -> u8 {
+        fold(self.inode as u64)
+    }
+}
+
+/// The name of a module, or what request_module() was asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Name {
+    /// The name up to its NUL, and NULs from there on, so that equal names are equal bytes.
+    bytes: [u8; MODULE_NAME_LEN],
+}
+
+impl Name {
+    /// Makes a name of what precedes the first NUL of `bytes`. A name without a NUL is cut: the
+    /// last byte is always one.
+    pub(crate) fn new(bytes: &[u8]) -> Self {
+        let mut name = [0; MODULE_NAME_LEN];
+
+        for (to, from) in name
+            .iter_mut()
+            .take(MODULE_NAME_LEN - 1)
+            .zip(bytes.iter().take_while(|byte| **byte != 0))
+        {
+            *to = *from;
+        }
+        Self { bytes: name }
     }
 
-    /// Spreads keys evenly over the values of a byte, which numbers the buckets of a table.
-    ///
-    /// This is `hash_64()` of `include/linux/hash.h`: inodes come from a slab, so their addresses
-    /// differ in a few bits in the middle, and the multiplication carries those to the top.
-    pub(crate) fn bucket(&self) -> u8 {
-        const GOLDEN_RATIO_64: u64 = 0x61c8_8646_80b5_83eb;
+    /// The name without its NUL.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.split(|byte| *byte == 0).next().unwrap_or(&[])
+    }
 
-        ((self.inode as u64).wrapping_mul(GOLDEN_RATIO_64) >> (u64::BITS - u8::BITS)) as u8
+    /// The name as C wants it: there is a NUL within [`MODULE_NAME_LEN`] bytes.
+    pub(crate) fn as_ptr(&self) -> *const c_char {
+        self.bytes.as_ptr().cast()
+    }
+}
+
+impl Key for Name {
+    /// FNV-1a over the name.
+    fn bucket(&self) -> u8 {
+        fold(
+            self.as_bytes()
+                .iter()
+                .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+                    (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+                }),
+        )
+    }
+}
+
+/// Printable names as they are. A module may be called anything, so the rest is escaped: no name
+/// can forge a line of a log or a file.
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Count(usize);
+
+        impl fmt::Write for Count {
+            fn write_str(&mut self, s: &str) -> fmt::Result {
+                self.0 += s.len();
+                Ok(())
+            }
+        }
+
+        let shown = BStr::from_bytes(self.as_bytes());
+        if let Some(width) = f.width() {
+            let mut count = Count(0);
+
+            count.write_fmt(fmt!("{shown}"))?;
+            for _ in count.0..width {
+                f.write_char(' ')?;
+            }
+        }
+        f.write_fmt(fmt!("{shown}"))
+    }
+}
+
+#[cfg(CONFIG_MODULE_DEDUP_KUNIT_TEST)]
+#[kunit_tests(module_dedup_key)]
+mod tests {
+    use super::*;
+    use kernel::str::CString;
+
+    fn shown(name: &[u8]) -> Result<CString> {
+        CString::try_from_fmt(fmt!("[{:>8}]", Name::new(name)))
+    }
+
+    #[test]
+    fn names_end_at_their_nul() {
+        assert!(Name::new(b"xfs") == Name::new(b"xfs\0garbage"));
+        assert!(Name::new(b"xfs") != Name::new(b"xfs2"));
+        assert!(Name::new(b"").as_bytes().is_empty());
+    }
+
+    #[test]
+    fn a_name_of_full_length_is_kept() {
+        let long = [b'x'; MODULE_NAME_LEN - 1];
+
+        assert_eq!(Name::new(&long).as_bytes(), &long);
+        assert_eq!(Name::new(&[b'x'; MODULE_NAME_LEN + 9]).as_bytes(), &long);
+    }
+
+    #[test]
+    fn names_are_padded_and_escaped() -> Result {
+        assert_eq!(shown(b"xfs")?.to_bytes(), b"[     xfs]");
+        assert_eq!(
+            shown(b"longer_than_that")?.to_bytes(),
+            b"[longer_than_that]"
+        );
+        assert_eq!(shown(b"a\nb")?.to_bytes(), b"[    a\\nb]");
+        assert_eq!(shown(b"\xff")?.to_bytes(), b"[    \\xff]");
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_is_its_inode() {
+        let key = FileKey {
+            inode: 64,
+            device: 1,
+            number: 2,
+            flags: 0,
+        };
+
+        assert!(key == FileKey { flags: 4, ..key });
+        assert!(key != FileKey { inode: 65, ..key });
+    }
+
+    #[test]
+    fn keys_use_most_buckets() {
+        let mut inodes = [false; 256];
+        let mut names = [false; 256];
+
+        // 4096 objects of the size that inodes have, one behind the other, and as many names that
+        // differ in their ends.
+        for i in 0..4096_usize {
+            let file = FileKey {
+                inode: 0x8123_4560 + i * 640,
+                device: 0,
+                number: 0,
+                flags: 0,
+            };
+            let name = Name::new(&[
+                b'a',
+                b'a' + (i / 256) as u8,
+                b'a' + (i / 16 % 16) as u8,
+                b'a' + (i % 16) as u8,
+            ]);
+
+            inodes[usize::from(file.bucket())] = true;
+            names[usize::from(name.bucket())] = true;
+        }
+        assert!(inodes.iter().filter(|used| **used).count() > 128);
+        assert!(names.iter().filter(|used| **used).count() > 128);
     }
 }

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Duplicate request_module() calls: one modprobe for all who ask for the same thing at a time.
+//!
+//! Whoever asks while another's modprobe runs waits for that one and gets its result. For a while
+//! after a modprobe that succeeded, the same request is answered without another one. A modprobe
+//! that failed answers nobody who came later, and none answers for what may have been unloaded.
+
+use kernel::{
+    list::{
+        impl_list_arc_safe,
+        impl_list_item,
+        List,
+        ListArc,
+        ListLinks, //
+    },
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        new_spinlock,
+        SpinLock, //
+    },
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
+    },
+};
+
+use crate::{
+    idempotent::{
+        Leave,
+        Role,
+        Table, //
+    },
+    key::Name,
+    stats::SAVED, //
+};
+
+/// How long a modprobe that succeeded answers later requests. It is there for those that were made
+/// before their caller could see the module: a caller that looks first does not ask again.
+const REPLAY: Delta = Delta::from_secs(60);
+
+/// A request that has succeeded.
+#[pin_data]
+struct Done {
+    name: Name,
+    /// When modprobe ended.
+    at: Instant<Monotonic>,
+    /// [`Requests::unloads`] before modprobe began.
+    unloads: u32,
+    #[pin]
+    links: ListLinks,
+}
+
+impl_list_arc_safe! {
+    impl ListArcSafe<0> for Done { untracked; }
+}
+
+impl_list_item! {
+    impl ListItem<0> for Done { using ListLinks { self.links }; }
+}
+
+impl Done {
+    fn new(name: Name, unloads: u32) -> Result<ListArc<Self>> {
+        ListArc::pin_init(
+            try_pin_init!(Self {
+                name,
+                at: Instant::now(),
+                unloads,
+                links <- ListLinks::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+}
+
+/// The requests in flight, and those that have succeeded lately.
+#[pin_data]
+pub(crate) struct Requests {
+    #[pin]
+    in_flight: Table<Name>,
+    /// Its length is bounded by what modprobe can succeed in within [`REPLAY`]. Process context
+    /// only; no other lock is taken under it, and nothing is allocated.
+    #[pin]
+    done: SpinLock<List<Done>>,
+    /// How many modules have begun to unload. A request names an alias, which may stand for any
+    /// module and those that it needs, so that any unload ends the replays of all that went before.
+    /// It orders nothing: whoever knows of an unload has synchronized with it elsewhere.
+    unloads: Atomic<u32>,
+}
+
+impl Requests {
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            in_flight <- Table::new(),
+            done <- new_spinlock!(List::new(), "module_dedup_done"),
+            unloads: Atomic::new(0),
+        })
+    }
+
+    /// The requests whose modprobe runs.
+    pub(crate) fn in_flight(&self) -> &Table<Name> {
+        &self.in_flight
+    }
+
+    /// To be called when a module begins to unload, before anyone can see it.
+    pub(crate) fn unloading(&self) {
+        self.unloads.add(1_u32, Relaxed);
+    }
+
+    /// Requests `name`: calls `modprobe`, unless another request can answer this one. Such a
+    /// duplicate is reported by `duplicate`.
+    ///
+    /// With `wait`, the result is that of modprobe: 0, a negative errno or its exit status; or
+    /// `-ERESTARTSYS` if a fatal signal ended the wait for another's. Without, the caller only
+    /// wants to have asked: it waits for nobody, and nobody waits for it, because what it would get
+    /// is no result.
+    ///
+    /// Sleeps. To be called without locks.
+    pub(crate) fn request(
+        &self,
+        name: Name,
+        wait: bool,
+        modprobe: impl FnOnce() -> c_int,
+        duplicate: impl FnOnce(),
+    ) -> c_int {
+        if self.replays(&name) {
+            SAVED.requests_replayed.add(1, Relaxed);
+            duplicate();
+            return 0;
+        }
+        if !wait {
+            if self.in_flight.find(&name).is_none() {
+                return modprobe();
+            }
+            SAVED.requests_joined.add(1, Relaxed);
+            duplicate();
+            return 0;
+        }
+
+        match self.in_flight.enter(name) {
+            Role::Owner(owner) => {
+                let unloads = self.unloads.load(Relaxed);
+                let result = modprobe();
+
+                if result == 0 {
+                    self.remember(name, unloads);
+                }
+                owner.complete(result)
+            }
+            Role::Waiter(request) => {
+                SAVED.requests_joined.add(1, Relaxed);
+                duplicate();
+                request
+                    .wait(Leave::FatalSignal)
+                    .unwrap_or(ERESTARTSYS.to_errno())
+            }
+            Role::Alone => modprobe(),
+        }
+    }
+
+    /// Whether a request of `name` has succeeded lately, and nothing was unloaded since it began.
+    fn replays(&self, name: &Name) -> bool {
+        let mut done = self.done.lock();
+        let forgotten = self.forget(&mut done);
+        let found = done.iter().any(|request| request.name == *name);
+
+        drop(done);
+        drop(forgotten);
+        found
+    }
+
+    /// Keeps a success, if there is memory for it; otherwise the next request is one of its own.
+    fn remember(&self, name: Name, unloads: u32) {
+        let Ok(request) = Done::new(name, unloads) else {
+            return;
+        };
+        let mut done = self.done.lock();
+        let forgotten = self.forget(&mut done);
+
+        done.push_front(request);
+        drop(done);
+        drop(forgotten);
+    }
+
+    /// Takes out what answers no more, for the caller to free without the lock.
+    fn forget(&self, done: &mut List<Done>) -> List<Done> {
+        let unloads = self.unloads.load(Relaxed);
+        let mut forgotten = List::new();
+        let mut cursor = done.cursor_front();
+
+        while let Some(request) = cursor.peek_next() {
+            if request.unloads != unloads || request.at.elapsed() >= REPLAY {
+                forgotten.push_front(request.remove());
+            } else {
+                cursor.move_next();
+            }
+        }
+        forgotten
+    }
+}
+
+#[cfg(CONFIG_MODULE_DEDUP_KUNIT_TEST)]
+#[kunit_tests(module_dedup_autoload)]
+mod tests {
+    use super::*;
+    use core::cell::Cell;
+    use kernel::sync::Arc;
+
+    /// Requests with a modprobe that only counts.
+    struct Fixture {
+        requests: Arc<Requests>,
+        modprobes: Cell<u32>,
+        duplicates: Cell<u32>,
+    }
+
+    impl Fixture {
+        fn new() -> Result<Self> {
+            Ok(Self {
+                requests: Arc::pin_init(Requests::new(), GFP_KERNEL)?,
+                modprobes: Cell::new(0),
+                duplicates: Cell::new(0),
+            })
+        }
+
+        fn request(&self, name: &[u8], wait: bool, modprobe: impl FnOnce() -> c_int) -> c_int {
+            self.requests.request(
+                Name::new(name),
+                wait,
+                || {
+                    self.modprobes.set(self.modprobes.get() + 1);
+                    modprobe()
+                },
+                || self.duplicates.set(self.duplicates.get() + 1),
+            )
+        }
+
+        /// How often modprobe ran, and how many duplicates were reported.
+        fn seen(&self) -> (u32, u32) {
+            (self.modprobes.get(), self.duplicates.get())
+        }
+    }
+
+    #[test]
+    fn a_success_is_replayed() -> Result {
+        let fixture = Fixture::new()?;
+
+        assert_eq!(fixture.request(b"a", true, || 0), 0);
+        assert_eq!(fixture.request(b"a", true, || -1), 0);
+        assert_eq!(fixture.request(b"a", false, || -1), 0);
+        assert_eq!(fixture.seen(), (1, 2));
+        // To nobody who asks for something else.
+        assert_eq!(fixture.request(b"b", true, || -1), -1);
+        assert_eq!(fixture.seen(), (2, 2));
+        Ok(())
+    }
+
+    #[test]
+    fn a_failure_is_not_replayed() -> Result {
+        let fixture = Fixture::new()?;
+
+        assert_eq!(fixture.request(b"a", true, || 256), 256);
+        assert_eq!(fixture.request(b"a", true, || -12), -12);
+        assert_eq!(fixture.seen(), (2, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn an_unload_ends_all_replays() -> Result {
+        let fixture = Fixture::new()?;
+
+        fixture.request(b"a", true, || 0);
+        fixture.requests.unloading();
+        assert_eq!(fixture.request(b"a", true, || 7), 7);
+        // Also of what was being loaded at that time.
+        fixture.request(b"a", true, || {
+            fixture.requests.unloading();
+            0
+        });
+        assert_eq!(fixture.request(b"a", true, || 8), 8);
+        assert_eq!(fixture.seen(), (4, 0));
+        assert!(fixture.requests.done.lock().is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn who_does_not_wait_is_waited_for_by_nobody() -> Result {
+        let fixture = Fixture::new()?;
+
+        fixture.request(b"a", false, || {
+            assert!(fixture.requests.in_flight.find(&Name::new(b"a")).is_none());
+            0
+        });
+        // And replayed to nobody.
+        assert_eq!(fixture.request(b"a", true, || 9), 9);
+        assert_eq!(fixture.seen(), (2, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn who_does_not_wait_joins_a_request_in_flight() -> Result {
+        let fixture = Fixture::new()?;
+
+        fixture.request(b"a", true, || {
+            assert_eq!(fixture.request(b"a", false, || -1), 0);
+            0
+        });
+        assert_eq!(fixture.seen(), (1, 1));
+        Ok(())
+    }
+}

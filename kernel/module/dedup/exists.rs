@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The check of a module's name: one load of a name at a time, and none of a module that is there.
+//!
+//! A load *claims* its name once it knows it, before it allocates the module. Who finds the name
+//! claimed waits for that one load, and is woken by no other. The list of modules decides all the
+//! same: it is looked at after the claim, and again when the module joins it.
+//!
+//! Whoever waited does not try to load the module itself if that failed: many requests for a
+//! module that cannot be loaded would fail one after the other, each after as long a time.
+
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+use crate::{
+    idempotent::{
+        Leave,
+        Owner,
+        Role,
+        Table, //
+    },
+    key::Name, //
+};
+
+/// Claims `name` for the load that the caller is about to do; the claim lasts until the owner
+/// completes with the load's result. Without memory, there is no claim to hold, and the list of
+/// modules has to do (invariant 4).
+///
+/// If the name is claimed, waits for that load: fails with `EEXIST` if it succeeded, `EBUSY` if it
+/// failed, `EINTR` if a signal came first.
+///
+/// Sleeps. To be called without locks.
+pub(crate) fn claim<'a>(names: &'a Table<Name>, name: &Name) -> Result<Option<Owner<'a, Name>>> {
+    match names.enter(*name) {
+        Role::Owner(owner) => Ok(Some(owner)),
+        Role::Waiter(load) => Err(match load.wait(Leave::Signal) {
+            Some(0) => EEXIST,
+            Some(_) => EBUSY,
+            None => EINTR,
+        }),
+        Role::Alone => Ok(None),
+    }
+}
+
+/// The list of modules, in the hands of somebody who holds `module_mutex`.
+pub(crate) struct Modules(());
+
+impl Modules {
+    /// # Safety
+    ///
+    /// The caller must hold `module_mutex` for as long as this value exists, but for the calls of
+    /// [`Modules::unlocked`].
+    pub(crate) unsafe fn held() -> Self {
+        Self(())
+    }
+
+    /// The state of the module of that name, if there is one.
+    fn state(&self, name: &Name) -> Option<bindings::module_state> {
+        // SAFETY: `module_mutex` is held, as `self` proves, and the name ends with a NUL.
+        let module =
+            unsafe { bindings::find_module_all(name.as_ptr(), name.as_bytes().len(), true) };
+
+        // SAFETY: What is in the list is valid, and stays there while `module_mutex` is held.
+        unsafe { module.as_ref() }.map(|module| module.state)
+    }
+
+    /// Calls `f` while `module_mutex` is not held.
+    fn unlocked<T>(&mut self, f: impl FnOnce() -> T) -> T {
+        // SAFETY: `module_mutex` is initialized statically and held, as `self` proves. Nobody looks
+        // at the list through `self` during the call.
+        unsafe { bindings::mutex_unlock(&raw mut bindings::module_mutex) };
+        let result = f();
+        // SAFETY: As above; it was unlocked here.
+        unsafe { bindings::mutex_lock(&raw mut bindings::module_mutex) };
+        result
+    }
+}
+
+/// Checks that there is no module `name` in the list, and calls `duplicate` if there is.
+///
+/// Fails with `EEXIST` if there is one and it is live, `EBUSY` if it goes. One that is on its way
+/// is waited for first: `EEXIST` if it went live, `EBUSY` if it did not, `EINTR` if a signal came.
+/// Only loads that found no memory for a claim are met here on their way, and modules that are
+/// being unloaded, for which nobody holds one.
+///
+/// Drops `module_mutex` to wait and to call: it is held on return, as on entry, and has not been
+/// dropped if the check succeeds.
+pub(crate) fn check(modules: &mut Modules, name: &Name, duplicate: impl FnOnce()) -> Result {
+    let Some(mut state) = modules.state(name) else {
+        return Ok(());
+    };
+
+    if state == bindings::module_state_MODULE_STATE_COMING
+        || state == bindings::module_state_MODULE_STATE_UNFORMED
+    {
+        // SAFETY: The name ends with a NUL.
+        if modules.unlocked(|| unsafe { bindings::module_wait_finished(name.as_ptr()) }) != 0 {
+            return Err(EINTR);
+        }
+        // It may have gone, or another of that name come.
+        state = modules
+            .state(name)
+            .unwrap_or(bindings::module_state_MODULE_STATE_GOING);
+    }
+
+    modules.unlocked(duplicate);
+    if state == bindings::module_state_MODULE_STATE_LIVE {
+        Err(EEXIST)
+    } else {
+        Err(EBUSY)
+    }
+}
+
+#[cfg(CONFIG_MODULE_DEDUP_KUNIT_TEST)]
+#[kunit_tests(module_dedup_exists)]
+mod tests {
+    use super::*;
+    use kernel::sync::Arc;
+
+    fn names() -> Result<Arc<Table<Name>>> {
+        Arc::pin_init(Table::new(), GFP_KERNEL)
+    }
+
+    #[test]
+    fn a_name_is_claimed_once() -> Result {
+        let names = names()?;
+        let name = Name::new(b"module");
+        let claimed = claim(&names, &name)?.ok_or(ENOMEM)?;
+
+        // Another name is another matter.
+        assert!(claim(&names, &Name::new(b"other"))?.is_some());
+        // Who asks finds the load that holds the claim.
+        assert!(names.find(&name).is_some_and(|load| load.key() == &name));
+        claimed.complete(0);
+        assert!(claim(&names, &name)?.is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn a_module_that_is_not_there() -> Result {
+        let name = Name::new(b"there is no such module");
+
+        // SAFETY: `module_mutex` is initialized statically, and not held here.
+        unsafe { bindings::mutex_lock(&raw mut bindings::module_mutex) };
+        // SAFETY: It is held until after the value is gone.
+        let result = check(&mut unsafe { Modules::held() }, &name, || ());
+        // SAFETY: It was locked above.
+        unsafe { bindings::mutex_unlock(&raw mut bindings::module_mutex) };
+        result
+    }
+}
