@@ -6,7 +6,7 @@ VARIANT ?= rust
 T ?= 0008
 CPUS ?= 4
 MEM ?= 4G
-export VARIANT CPUS MEM KSRC ACCEL
+export VARIANT CPUS MEM KSRC ACCEL FULL
 
 .DEFAULT_GOAL := run
 .PHONY: run check kernel vm selftest kunit model tree refresh series setup doctor clean help
@@ -14,7 +14,7 @@ export VARIANT CPUS MEM KSRC ACCEL
 run: ## everything, from nothing: build, boot, kmod.sh 0008, the statistics
 	@scripts/run
 
-check: ## everything that CI checks
+check: ## everything that CI checks; FULL=1: and the variant off
 	@scripts/check
 
 kernel: ## build one variant to build/VARIANT/arch/x86/boot/bzImage

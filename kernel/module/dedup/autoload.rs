@@ -37,7 +37,10 @@ use crate::{
         Table, //
     },
     key::Name,
-    stats::SAVED, //
+    stats::{
+        Events,
+        SAVED, //
+    },
 };
 
 /// How long a modprobe that succeeded answers later requests. It is there for those that were made
@@ -116,9 +119,10 @@ impl Requests {
     /// duplicate is reported by `duplicate`.
     ///
     /// With `wait`, the result is that of modprobe: 0, a negative errno or its exit status; or
-    /// `-ERESTARTSYS` if a fatal signal ended the wait for another's. Without, the caller only
-    /// wants to have asked: it waits for nobody, and nobody waits for it, because what it would get
-    /// is no result.
+    /// `-ERESTARTSYS` if a fatal signal ended the wait for it. That is a result for the one who got
+    /// the signal only: whoever waited for a request that was killed starts again. Without `wait`,
+    /// the caller only wants to have asked: it waits for nobody, and nobody waits for it, because
+    /// what it would get is no result.
     ///
     /// Sleeps. To be called without locks.
     pub(crate) fn request(
@@ -128,38 +132,48 @@ impl Requests {
         modprobe: impl FnOnce() -> c_int,
         duplicate: impl FnOnce(),
     ) -> c_int {
-        if self.replays(&name) {
-            SAVED.requests_replayed.add(1, Relaxed);
-            duplicate();
-            return 0;
-        }
-        if !wait {
-            if self.in_flight.find(&name).is_none() {
-                return modprobe();
+        let killed = ERESTARTSYS.to_errno();
+        let mut duplicate = Some(duplicate);
+        let mut is_duplicate_of = |counter: &Events| {
+            counter.add(1, Relaxed);
+            if let Some(report) = duplicate.take() {
+                report();
             }
-            SAVED.requests_joined.add(1, Relaxed);
-            duplicate();
-            return 0;
-        }
+        };
 
-        match self.in_flight.enter(name) {
-            Role::Owner(owner) => {
-                let unloads = self.unloads.load(Relaxed);
-                let result = modprobe();
-
-                if result == 0 {
-                    self.remember(name, unloads);
+        loop {
+            if self.replays(&name) {
+                is_duplicate_of(&SAVED.requests_replayed);
+                return 0;
+            }
+            if !wait {
+                if self.in_flight.find(&name).is_none() {
+                    return modprobe();
                 }
-                owner.complete(result)
+                is_duplicate_of(&SAVED.requests_joined);
+                return 0;
             }
-            Role::Waiter(request) => {
-                SAVED.requests_joined.add(1, Relaxed);
-                duplicate();
-                request
-                    .wait(Leave::FatalSignal)
-                    .unwrap_or(ERESTARTSYS.to_errno())
+
+            match self.in_flight.enter(name) {
+                Role::Owner(owner) => {
+                    let unloads = self.unloads.load(Relaxed);
+                    let result = modprobe();
+
+                    if result == 0 {
+                        self.remember(name, unloads);
+                    }
+                    return owner.complete(result);
+                }
+                Role::Waiter(request) => {
+                    is_duplicate_of(&SAVED.requests_joined);
+                    match request.wait(Leave::FatalSignal) {
+                        Some(result) if result == killed => (),
+                        Some(result) => return result,
+                        None => return killed,
+                    }
+                }
+                Role::Alone => return modprobe(),
             }
-            Role::Alone => modprobe(),
         }
     }
 

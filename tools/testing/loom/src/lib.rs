@@ -4,10 +4,15 @@
 
 #![allow(dead_code)]
 
+#[path = "../../../../kernel/module/dedup/autoload.rs"]
+mod autoload;
 #[path = "../../../../kernel/module/dedup/idempotent.rs"]
 mod idempotent;
 #[path = "../../../../kernel/module/dedup/key.rs"]
 mod key;
+mod stats;
+#[path = "../../../../kernel/module/dedup/waits.rs"]
+mod waits;
 
 #[cfg(test)]
 mod models;

@@ -21,12 +21,13 @@ use loom::{
 };
 
 use crate::{
-    idempotent::{Role, Table},
-    key::Key,
+    autoload::Requests,
+    idempotent::{Leave, Pending, Role, Table},
+    key::{FileKey, Key, Name},
 };
 
 struct World {
-    table: Table,
+    table: Table<FileKey>,
     /// For each key: how many owners it has now, and the results that its loads have had, a bit
     /// for each.
     keys: [(AtomicI32, AtomicI32); 2],
@@ -43,6 +44,11 @@ enum End {
 /// `-EINTR`, which an owner without a result leaves behind as well.
 const INTERRUPTED: End = End::Waited(-4);
 
+/// Waits as finit_module() does.
+fn wait(load: &Pending<FileKey>) -> c_int {
+    load.wait(Leave::Signal).unwrap_or(EINTR.to_errno())
+}
+
 impl World {
     fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -51,11 +57,16 @@ impl World {
         })
     }
 
-    fn key(which: usize) -> Key {
+    fn key(which: usize) -> FileKey {
         // Two addresses that share a bucket, which is the harder case.
-        let first = Key::new(0x1000);
+        let first = FileKey {
+            inode: 0x1000,
+            device: 0,
+            number: 0,
+            flags: 0,
+        };
         let second = (0x1001..)
-            .map(Key::new)
+            .map(|inode| FileKey { inode, ..first })
             .find(|key| key.bucket() == first.bucket());
 
         [first, second.unwrap()][which]
@@ -74,7 +85,7 @@ impl World {
                 End::Owned
             }
             Role::Waiter(load) => {
-                let result = load.wait();
+                let result = wait(&load);
 
                 if End::Waited(result) != INTERRUPTED {
                     assert_ne!(results.load(SeqCst) & 1 << result, 0, "nobody's result");
@@ -251,11 +262,144 @@ fn dropped_owner() {
 
         match world.table.enter(World::key(0)) {
             Role::Owner(owner) => drop(owner),
-            Role::Waiter(load) => assert_eq!(load.wait(), 1),
+            Role::Waiter(load) => assert_eq!(wait(&load), 1),
             Role::Alone => unreachable!(),
         }
         let other = other.join().unwrap();
         assert!(other == End::Owned || other == INTERRUPTED);
         world.assert_empty();
+    });
+}
+
+/// What becomes of requests of one name: the results of modprobe runs are 1, 2, ... in the order
+/// in which they begin, or 0 where it is to succeed.
+struct Autoload {
+    requests: Requests,
+    modprobes: AtomicI32,
+    /// Requests that have returned, where a model counts them.
+    returned: AtomicI32,
+}
+
+impl Autoload {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            requests: Requests::new().make().unwrap(),
+            modprobes: AtomicI32::new(0),
+            returned: AtomicI32::new(0),
+        })
+    }
+
+    /// A request that is killed while its modprobe runs.
+    fn killed_request(&self) -> c_int {
+        self.requests.request(Name::new(b"module"), true, || KILLED, || ())
+    }
+
+    fn request(&self, wait: bool, succeed: bool) -> c_int {
+        self.requests.request(
+            Name::new(b"module"),
+            wait,
+            || {
+                let nth = self.modprobes.fetch_add(1, SeqCst) + 1;
+
+                // It takes its time: here others get a turn.
+                self.modprobes.load(SeqCst);
+                if succeed {
+                    0
+                } else {
+                    nth
+                }
+            },
+            || (),
+        )
+    }
+
+    fn modprobes(&self) -> i32 {
+        self.modprobes.load(SeqCst)
+    }
+}
+
+fn spawn_request<T: 'static>(
+    autoload: &Arc<Autoload>,
+    f: impl FnOnce(&Autoload) -> T + 'static,
+) -> thread::JoinHandle<T> {
+    let autoload = autoload.clone();
+
+    thread::spawn(move || f(&autoload))
+}
+
+/// Two requests that fail: a duplicate gets the result of the modprobe that ran while it asked, and
+/// whoever comes later runs one of its own.
+#[test]
+fn failing_requests() {
+    model(|| {
+        let autoload = Autoload::new();
+        let other = spawn_request(&autoload, |autoload| autoload.request(true, false));
+        let this = autoload.request(true, false);
+        let other = other.join().unwrap();
+
+        match autoload.modprobes() {
+            1 => assert_eq!((this, other), (1, 1)),
+            2 => assert_eq!(this + other, 3),
+            _ => unreachable!(),
+        }
+        assert_eq!(autoload.request(true, false), autoload.modprobes());
+    });
+}
+
+/// Requests that succeed, and one that does not wait: all succeed, and later ones do without a
+/// modprobe.
+#[test]
+fn succeeding_requests() {
+    model_of_three(|| {
+        let autoload = Autoload::new();
+        let others = [true, false]
+            .map(|wait| spawn_request(&autoload, move |autoload| autoload.request(wait, true)));
+
+        assert_eq!(autoload.request(true, true), 0);
+        for other in others {
+            assert_eq!(other.join().unwrap(), 0);
+        }
+        let before = autoload.modprobes();
+        assert_eq!(autoload.request(true, false), 0);
+        assert_eq!(autoload.modprobes(), before);
+    });
+}
+
+/// What modprobe's caller has if it is killed: -ERESTARTSYS.
+const KILLED: c_int = -512;
+
+/// A request that is killed gives nobody else its result.
+#[test]
+fn killed_request() {
+    model(|| {
+        let autoload = Autoload::new();
+        let other = spawn_request(&autoload, |autoload| autoload.killed_request());
+
+        assert_eq!(autoload.request(true, true), 0);
+        assert!(matches!(other.join().unwrap(), KILLED | 0));
+        assert_eq!(autoload.modprobes(), 1);
+    });
+}
+
+/// A module is unloaded while it is requested: whoever asks after that gets no result from before.
+#[test]
+fn unload() {
+    model(|| {
+        let autoload = Autoload::new();
+        let other = spawn_request(&autoload, |autoload| {
+            autoload.request(true, true);
+            autoload.returned.fetch_add(1, SeqCst);
+        });
+
+        let began = autoload.modprobes() == 1;
+        let returned = autoload.returned.load(SeqCst) == 1;
+        autoload.requests.unloading();
+        let this = autoload.request(true, false);
+
+        // The other's success counts if it was not yet known when the module went.
+        assert!(this != 0 || !returned);
+        other.join().unwrap();
+        // Nor does it count for long if it was begun before that.
+        assert!(!began || autoload.request(true, false) != 0);
     });
 }

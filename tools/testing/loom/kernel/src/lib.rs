@@ -6,17 +6,23 @@
 //! what is ordered before what. The rules of the kernel that Rust does not check are checked here:
 //! nobody allocates, wakes or sleeps while holding a spinlock.
 
+pub mod fmt;
 pub mod init;
 pub mod list;
 pub mod sync;
 pub mod task;
+pub mod time;
+
+pub mod str {
+    pub use crate::fmt::BStr;
+}
 
 pub mod prelude {
     pub use crate::error::*;
     pub use crate::init::{PinInit, GFP_KERNEL};
-    pub use crate::{pin_init, try_pin_init};
+    pub use crate::{current, fmt, pin_init, try_pin_init};
     pub use macros::pin_data;
-    pub use std::ffi::c_int;
+    pub use std::ffi::{c_char, c_int};
 }
 
 pub mod error {

@@ -52,20 +52,30 @@ impl<T> Deref for ListArc<T> {
     }
 }
 
-pub struct List<T>(Vec<ListArc<T>>);
+/// As small as in the kernel while it is empty: a table has many, and loom's tasks small stacks.
+#[allow(clippy::box_collection)]
+pub struct List<T>(Option<Box<Vec<ListArc<T>>>>);
 
 impl<T> List<T> {
     #[allow(clippy::new_without_default)]
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self(None)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.items().is_empty()
     }
 
     pub fn push_front(&mut self, item: ListArc<T>) {
-        self.0.insert(0, item);
+        self.0.get_or_insert_default().insert(0, item);
     }
 
     pub fn iter(&self) -> impl Iterator<Item = ArcBorrow<'_, T>> {
-        self.0.iter().map(|item| ArcBorrow(&item.0))
+        self.items().iter().map(|item| ArcBorrow(&item.0))
+    }
+
+    fn items(&self) -> &[ListArc<T>] {
+        self.0.as_ref().map_or(&[], |items| items)
     }
 
     pub fn cursor_front(&mut self) -> Cursor<'_, T> {
@@ -80,7 +90,7 @@ pub struct Cursor<'a, T> {
 
 impl<T> Cursor<'_, T> {
     pub fn peek_next(&mut self) -> Option<CursorPeek<'_, T>> {
-        (self.at < self.list.0.len()).then(|| CursorPeek {
+        (self.at < self.list.items().len()).then(|| CursorPeek {
             at: self.at,
             list: self.list,
         })
@@ -98,7 +108,7 @@ pub struct CursorPeek<'a, T> {
 
 impl<T> CursorPeek<'_, T> {
     pub fn remove(self) -> ListArc<T> {
-        self.list.0.remove(self.at)
+        self.list.0.as_mut().unwrap().remove(self.at)
     }
 }
 
@@ -106,6 +116,6 @@ impl<T> Deref for CursorPeek<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.list.0[self.at]
+        &self.list.items()[self.at]
     }
 }

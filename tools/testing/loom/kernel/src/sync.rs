@@ -23,6 +23,38 @@ use crate::{
 pub use crate::new_spinlock;
 pub use loom::sync::Arc;
 
+/// Atomics, all of them relaxed.
+pub mod atomic {
+    pub mod ordering {
+        pub struct Relaxed;
+    }
+
+    use loom::sync::atomic::{AtomicU32, Ordering};
+    use ordering::Relaxed;
+    use std::marker::PhantomData;
+
+    /// An `Atomic<u32>`: there are no others.
+    pub struct Atomic<T>(AtomicU32, PhantomData<T>);
+
+    impl Atomic<u32> {
+        pub fn new(value: u32) -> Self {
+            Self(AtomicU32::new(value), PhantomData)
+        }
+
+        pub fn load(&self, _: Relaxed) -> u32 {
+            self.0.load(Ordering::Relaxed)
+        }
+
+        pub fn add(&self, value: u32, _: Relaxed) {
+            self.0.fetch_add(value, Ordering::Relaxed);
+        }
+
+        pub fn fetch_sub(&self, value: u32, _: Relaxed) -> u32 {
+            self.0.fetch_sub(value, Ordering::Relaxed)
+        }
+    }
+}
+
 /// A borrow of what an [`Arc`] holds, from which there is a way back to the [`Arc`].
 pub struct ArcBorrow<'a, T>(pub(crate) &'a Arc<T>);
 
@@ -96,6 +128,11 @@ impl Completion {
         task::assert_may_sleep("wakes others");
         *self.0.done.lock().unwrap() = true;
         self.0.wake.notify_all();
+    }
+
+    /// The only signals here are fatal.
+    pub fn wait_for_completion_killable(&self) -> Result {
+        self.wait_for_completion_interruptible()
     }
 
     pub fn wait_for_completion_interruptible(&self) -> Result {

@@ -7,6 +7,30 @@ use std::cell::{Cell, RefCell};
 
 use crate::error::{Result, ENOMEM};
 
+pub type Pid = i32;
+
+pub const TASK_COMM_LEN: usize = 16;
+
+/// The task that runs, as far as others see it.
+pub struct Task;
+
+impl Task {
+    pub fn pid(&self) -> Pid {
+        1
+    }
+
+    pub fn comm(&self) -> [u8; TASK_COMM_LEN] {
+        [0; TASK_COMM_LEN]
+    }
+}
+
+#[macro_export]
+macro_rules! current {
+    () => {
+        $crate::task::Task
+    };
+}
+
 loom::thread_local! {
     static SPINLOCKS: Cell<u32> = Cell::new(0);
     static FAIL_NEXT_ALLOCATION: Cell<bool> = Cell::new(false);

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Formatting, which is std's here.
+
+pub use std::fmt::{Display, Formatter, Result, Write};
+
+#[macro_export]
+macro_rules! fmt {
+    ($($args:tt)*) => { format_args!($($args)*) };
+}
+
+/// Bytes to be shown to people.
+pub struct BStr;
+
+impl BStr {
+    pub fn from_bytes(bytes: &[u8]) -> String {
+        bytes.escape_ascii().to_string()
+    }
+}
