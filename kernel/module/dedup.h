@@ -9,12 +9,30 @@
 
 #include <linux/compiler_types.h>
 #include <linux/types.h>
+#include <uapi/linux/module.h>
 
 struct dentry;
 struct file;
 
 /* What a load in Rust is to C, which hands it through in struct load_info. */
 struct module_dedup_load;
+
+/* A file and its contents: another "change" says that they may be others. */
+struct module_dedup_file_id {
+	u64 number;
+	u64 change;
+	loff_t size;
+	u32 device;
+	u32 generation;
+};
+
+/* module.dedup=, see Documentation/admin-guide/module-dedup.rst. */
+enum module_dedup_mode {
+	MODULE_DEDUP_FULL,
+	MODULE_DEDUP_INODE,
+	MODULE_DEDUP_EARLY,
+	MODULE_DEDUP_NONE,
+};
 
 /* Called by Rust. */
 int init_module_from_file(struct file *f, const char __user *uargs, int flags,
@@ -28,24 +46,29 @@ int module_dedup_modprobe(char *module_name, bool wait);
 /* Reports a duplicate request_module(). */
 void module_dedup_warn_duplicate(const char *module_name);
 loff_t module_dedup_file_size(const struct file *file);
+/* Whether the file system tells changes apart; if so, fills in *id. */
+bool module_dedup_file_id(const struct file *file, struct module_dedup_file_id *id);
+/* Set at boot, and never again. */
+extern enum module_dedup_mode module_dedup_mode;
 
 /* Called by C. */
 int module_dedup_load_file(struct file *file, const char __user *uargs, int flags);
 int module_dedup_load_memory(void __user *umod, unsigned long len, const char __user *uargs);
+const char *module_dedup_args(const struct module_dedup_load *load);
 int module_dedup_request(char *module_name, bool wait);
 void module_dedup_debugfs_init(struct dentry *dir);
 
 #ifdef CONFIG_MODULE_DEDUP_RUST
 void module_dedup_init(void);
 int module_dedup_claim(struct module_dedup_load *load, const char *name);
-void module_dedup_unloading(void);
+void module_dedup_unloading(const char *name);
 #else
 static inline void module_dedup_init(void) { }
 static inline int module_dedup_claim(struct module_dedup_load *load, const char *name)
 {
 	return 0;
 }
-static inline void module_dedup_unloading(void) { }
+static inline void module_dedup_unloading(const char *name) { }
 #endif
 
 #endif /* _MODULE_DEDUP_H */

@@ -25,7 +25,10 @@
 //!
 //! Each is referred to by its number where the code keeps it.
 
-use core::ptr;
+use core::ptr::{
+    self,
+    NonNull, //
+};
 
 use kernel::{
     bindings,
@@ -34,8 +37,10 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::ordering::Relaxed,
+        Arc,
         SetOnce, //
     },
+    uaccess::UserPtr, //
 };
 
 use autoload::Requests;
@@ -45,15 +50,22 @@ use idempotent::{
     Role,
     Table, //
 };
+use image::{
+    File,
+    Source,
+    UserMemory, //
+};
 use key::{
     FileKey,
     Key,
     Name,
     MODULE_NAME_LEN, //
 };
+use origin::Origins;
 use stats::{
     counters,
     Duplicates,
+    Events,
     Reason,
     SAVED, //
 };
@@ -64,8 +76,14 @@ mod autoload;
 mod exists;
 #[path = "dedup/idempotent.rs"]
 mod idempotent;
+#[path = "dedup/image.rs"]
+mod image;
 #[path = "dedup/key.rs"]
 mod key;
+#[path = "dedup/origin.rs"]
+mod origin;
+#[path = "dedup/peek.rs"]
+mod peek;
 #[path = "dedup/stats.rs"]
 mod stats;
 #[path = "dedup/waits.rs"]
@@ -86,6 +104,8 @@ struct Dedup {
     /// request_module() calls.
     #[pin]
     requests: Requests,
+    #[pin]
+    origins: Origins,
     #[pin]
     duplicates: Duplicates,
 }
@@ -108,6 +128,7 @@ pub unsafe extern "C" fn module_dedup_init() {
             files <- Table::new(),
             names <- Table::new(),
             requests <- Requests::new(),
+            origins <- Origins::new(),
             duplicates <- Duplicates::new(),
         }),
         GFP_KERNEL,
@@ -121,19 +142,151 @@ pub unsafe extern "C" fn module_dedup_init() {
     }
 }
 
-/// A load, as it goes through C: `struct module_dedup_load`.
-struct Load {
-    /// The claim on the name of its module, once that is known.
-    name: Option<Owner<'static, Name>>,
+/// How much is deduplicated: `module.dedup=` at boot.
+fn mode() -> bindings::module_dedup_mode {
+    // SAFETY: It is written while the command line is parsed, before anything can be loaded, and
+    // never after that.
+    unsafe { bindings::module_dedup_mode }
 }
 
-/// Calls `load` with a load to hand through C, and completes what that came to own.
-fn load_as_owner(load: impl FnOnce(*mut bindings::module_dedup_load) -> c_int) -> c_int {
-    let mut this = Load { name: None };
-    let result = load(ptr::from_mut(&mut this).cast());
+fn is_full() -> bool {
+    mode() == bindings::module_dedup_mode_MODULE_DEDUP_FULL
+}
 
-    if let Some(name) = this.name {
-        name.complete(result);
+/// A load, as it goes through C: `struct module_dedup_load`.
+struct Load {
+    /// The arguments of the module, with their NUL.
+    args: Option<Arc<KVec<u8>>>,
+    /// The name of the module, once it is known.
+    name: Option<Name>,
+    /// The claim on it.
+    claim: Option<Owner<'static, Name>>,
+    /// What counts the load if another one of its name is pending.
+    refused: &'static Events,
+}
+
+impl Load {
+    /// Makes `name` the name of the module that is loaded, and claims it: see [`exists::claim`].
+    fn claim(&mut self, dedup: &'static Dedup, name: Name) -> Result {
+        if self.name == Some(name) {
+            return Ok(());
+        }
+        // The image was changed since its name was peeked. What is waited for must not be waiting
+        // with a claim of its own, so that one goes first.
+        self.claim = None;
+        self.claim = exists::claim(&dedup.names, &name).inspect_err(|err| {
+            if *err != EINTR {
+                self.refused.add(1, Relaxed);
+            }
+        })?;
+        self.name = Some(name);
+        Ok(())
+    }
+}
+
+/// What counts the loads of a source that were saved.
+struct Counters {
+    /// Another load of the name was pending.
+    pending: &'static Events,
+    /// A module of the name was live.
+    live: &'static Events,
+}
+
+const FROM_FILE: Counters = Counters {
+    pending: &SAVED.same_name,
+    live: &SAVED.late,
+};
+
+const FROM_MEMORY: Counters = Counters {
+    pending: &SAVED.from_memory,
+    live: &SAVED.from_memory,
+};
+
+/// Calls `load` with a load to hand through C, unless a module of the same name is live or on its
+/// way: then refuses before anything of the size of the image is allocated. Whose name cannot be
+/// peeked is not refused here.
+///
+/// Completes what the load came to own. Returns the result, and the name if it is known.
+fn load_first(
+    args: Option<Arc<KVec<u8>>>,
+    counters: Counters,
+    source: &mut impl Source,
+    load: impl FnOnce(*mut bindings::module_dedup_load) -> c_int,
+) -> (c_int, Option<Name>) {
+    let mut this = Load {
+        args,
+        name: None,
+        claim: None,
+        refused: counters.pending,
+    };
+
+    if let Some(dedup) = DEDUP.as_ref().filter(|_| is_full()) {
+        if let Some(name) = source.name() {
+            let refusal = this.claim(dedup, name).and_then(|()| {
+                if exists::is_live(&name) {
+                    counters.live.add(1, Relaxed);
+                    return Err(EEXIST);
+                }
+                Ok(())
+            });
+
+            if let Err(err) = refusal {
+                if err != EINTR {
+                    SAVED.bytes_never_allocated.add(source.size(), Relaxed);
+                }
+                if let Some(claim) = this.claim {
+                    claim.complete(err.to_errno());
+                }
+                return (err.to_errno(), None);
+            }
+        }
+    }
+
+    let result = load(ptr::from_mut(&mut this).cast());
+    if let Some(claim) = this.claim {
+        claim.complete(result);
+    }
+    (result, this.name)
+}
+
+/// The same for a compressed file, whose name cannot be peeked: what is known is whether a live
+/// module came from it.
+fn load_compressed(
+    args: Option<Arc<KVec<u8>>>,
+    mut file: File,
+    load: impl FnOnce(*mut bindings::module_dedup_load) -> c_int,
+) -> c_int {
+    struct Compressed;
+
+    impl Source for Compressed {
+        fn name(&mut self) -> Option<Name> {
+            None
+        }
+
+        fn size(&self) -> usize {
+            0
+        }
+    }
+
+    let Some(dedup) = DEDUP.as_ref().filter(|_| is_full()) else {
+        return load_first(args, FROM_FILE, &mut file, load).0;
+    };
+    // Before it is read: what changes after this is another file.
+    let id = file.id();
+
+    if let Some(name) = id.and_then(|id| dedup.origins.find(&id)) {
+        if exists::is_live(&name) {
+            SAVED.late.add(1, Relaxed);
+            SAVED.bytes_never_allocated.add(file.size(), Relaxed);
+            return EEXIST.to_errno();
+        }
+    }
+    let (result, name) = load_first(args, FROM_FILE, &mut Compressed, load);
+
+    if result == 0 {
+        if let (Some(name), Some(id)) = (name, id) {
+            dedup.origins.remember(&name, &id);
+        }
     }
     result
 }
@@ -141,7 +294,8 @@ fn load_as_owner(load: impl FnOnce(*mut bindings::module_dedup_load) -> c_int) -
 /// Loads a module from `file`, or waits for the load of the same inode that is in flight.
 ///
 /// Returns what `init_module_from_file()` returned to whoever called it: 0 or a negative errno, or
-/// `-EINTR` if a signal ended the wait.
+/// `-EINTR` if a signal ended the wait. Whoever waited for a load with other flags or arguments
+/// fails with `-EEXIST` if that succeeded, and loads the module itself if it failed.
 ///
 /// Sleeps. To be called without locks.
 ///
@@ -155,45 +309,58 @@ pub unsafe extern "C" fn module_dedup_load_file(
     uargs: *const c_char,
     flags: c_int,
 ) -> c_int {
+    let Some(file) = NonNull::new(file) else {
+        return EBADF.to_errno();
+    };
+    // SAFETY: By the requirements of this function, and it is not used after the call.
+    let file = unsafe { File::from_raw(file) };
+    let args = match image::copy_args(uargs) {
+        Ok(args) => args,
+        Err(err) => return err.to_errno(),
+    };
+    let key = file.key(flags, args.clone());
     let load = || {
-        load_as_owner(|load| {
-            // SAFETY: The requirements are those of this function; C hands `load` back while it
-            // exists, which is during this call.
-            unsafe { bindings::init_module_from_file(file, uargs, flags, load) }
-        })
+        // SAFETY: `file` is open; C hands `load` back while it exists, which is during this call.
+        let load =
+            |load| unsafe { bindings::init_module_from_file(file.as_ptr(), uargs, flags, load) };
+
+        if flags & bindings::MODULE_INIT_COMPRESSED_FILE as c_int != 0 {
+            load_compressed(args, file, load)
+        } else {
+            load_first(args, FROM_FILE, &mut { file }, load).0
+        }
     };
     let Some(dedup) = DEDUP.as_ref() else {
         return load();
     };
-    // SAFETY: `file` is valid by the requirements of this function, and `f_inode` does not change
-    // while a file is open.
-    let inode = unsafe { (*file).f_inode };
-    // SAFETY: An open file has an inode, and an inode a file system, whose device and the inode's
-    // number do not change.
-    let (device, number) = unsafe { ((*(*inode).i_sb).s_dev, (*inode).i_ino) };
-    let key = FileKey {
-        inode: inode.addr(),
-        device,
-        number,
-        flags,
-    };
 
-    match dedup.files.enter(key) {
-        Role::Owner(owner) => owner.complete(load()),
-        Role::Waiter(other) => match other.wait(Leave::Signal) {
-            Some(result) => {
-                // SAFETY: `file` is valid by the requirements of this function.
-                let size = unsafe { bindings::module_dedup_file_size(file) };
+    if !is_full() && mode() != bindings::module_dedup_mode_MODULE_DEDUP_INODE {
+        return load();
+    }
+    loop {
+        match dedup.files.enter(&key) {
+            Role::Owner(owner) => return owner.complete(load()),
+            Role::Waiter(other) => {
+                let Some(result) = other.wait(Leave::Signal) else {
+                    return EINTR.to_errno();
+                };
 
-                SAVED.same_file.add(1, Relaxed);
-                SAVED.bytes_never_read.add(size as usize, Relaxed);
-                result
+                if !is_full() || other.key().is_same_load(&key) {
+                    SAVED.same_file.add(1, Relaxed);
+                    SAVED.bytes_never_allocated.add(file.size(), Relaxed);
+                    return result;
+                }
+                // That it failed with its own arguments says nothing about these.
+                if result == 0 {
+                    SAVED.same_name.add(1, Relaxed);
+                    SAVED.bytes_never_allocated.add(file.size(), Relaxed);
+                    return EEXIST.to_errno();
+                }
             }
-            None => EINTR.to_errno(),
-        },
-        Role::Alone => {
-            SAVED.alone.add(1, Relaxed);
-            load()
+            Role::Alone => {
+                SAVED.alone.add(1, Relaxed);
+                return load();
+            }
         }
     }
 }
@@ -213,10 +380,34 @@ pub unsafe extern "C" fn module_dedup_load_memory(
     len: c_ulong,
     uargs: *const c_char,
 ) -> c_int {
-    load_as_owner(|load| {
+    let args = match image::copy_args(uargs) {
+        Ok(args) => args,
+        Err(err) => return err.to_errno(),
+    };
+    let mut image = UserMemory::new(UserPtr::from_ptr(umod), len);
+
+    load_first(args, FROM_MEMORY, &mut image, |load| {
         // SAFETY: C hands `load` back while it exists, which is during this call.
         unsafe { bindings::init_module_from_memory(umod, len, uargs, load) }
     })
+    .0
+}
+
+/// The arguments of the module that is loaded: a string that lives as long as the load.
+///
+/// # Safety
+///
+/// `load` must be what Rust handed to C for the load that calls.
+#[export]
+pub unsafe extern "C" fn module_dedup_args(
+    load: *const bindings::module_dedup_load,
+) -> *const c_char {
+    // SAFETY: `load` is a `Load` of load_first(), which waits for C to return.
+    let load = unsafe { &*load.cast::<Load>() };
+
+    load.args
+        .as_ref()
+        .map_or(c"".as_char_ptr(), |args| args.as_ptr().cast())
 }
 
 /// Reads a name from an array of C.
@@ -244,22 +435,18 @@ pub unsafe extern "C" fn module_dedup_claim(
     load: *mut bindings::module_dedup_load,
     name: *const c_char,
 ) -> c_int {
-    let Some(dedup) = DEDUP.as_ref() else {
+    let Some(dedup) = DEDUP.as_ref().filter(|_| is_full()) else {
         return 0;
     };
     // SAFETY: By the requirements of this function.
     let name = unsafe { name_from_array(name) };
-    // SAFETY: `load` is a `Load` of load_as_owner(), which waits for C to return.
+    // SAFETY: `load` is a `Load` of load_first(), which waits for C to return.
     let load = unsafe { &mut *load.cast::<Load>() };
 
-    match exists::claim(&dedup.names, &name) {
-        Ok(claim) => {
-            load.name = claim;
-            0
-        }
+    match load.claim(dedup, name) {
+        Ok(()) => 0,
         Err(err) => {
             if err != EINTR {
-                SAVED.same_name.add(1, Relaxed);
                 dedup.duplicates.count(&name, Reason::Becoming);
             }
             err.to_errno()
@@ -289,6 +476,10 @@ pub unsafe extern "C" fn module_patient_check_exists(
     } else {
         Reason::Becoming
     };
+    if matches!(reason, Reason::Becoming) && mode() == bindings::module_dedup_mode_MODULE_DEDUP_NONE
+    {
+        return 0;
+    }
     // SAFETY: The caller holds the mutex.
     let mut modules = unsafe { exists::Modules::held() };
 
@@ -304,15 +495,17 @@ pub unsafe extern "C" fn module_patient_check_exists(
     }
 }
 
-/// Tells that a module begins to unload.
+/// Tells that the module of that name begins to unload.
 ///
 /// # Safety
 ///
-/// None of the caller's concern; the `#[export]` annotation requires `unsafe`.
+/// `name` must point to the name of a `struct module`, all of whose bytes can be read.
 #[export]
-pub unsafe extern "C" fn module_dedup_unloading() {
+pub unsafe extern "C" fn module_dedup_unloading(name: *const c_char) {
     if let Some(dedup) = DEDUP.as_ref() {
         dedup.requests.unloading();
+        // SAFETY: By the requirements of this function.
+        dedup.origins.forget(&unsafe { name_from_array(name) });
     }
 }
 

@@ -154,7 +154,7 @@ impl Requests {
                 return 0;
             }
 
-            match self.in_flight.enter(name) {
+            match self.in_flight.enter(&name) {
                 Role::Owner(owner) => {
                     let unloads = self.unloads.load(Relaxed);
                     let result = modprobe();

@@ -11,7 +11,8 @@
 
 use kernel::{
     bindings,
-    prelude::*, //
+    prelude::*,
+    sync::rcu, //
 };
 
 use crate::{
@@ -33,7 +34,7 @@ use crate::{
 ///
 /// Sleeps. To be called without locks.
 pub(crate) fn claim<'a>(names: &'a Table<Name>, name: &Name) -> Result<Option<Owner<'a, Name>>> {
-    match names.enter(*name) {
+    match names.enter(name) {
         Role::Owner(owner) => Ok(Some(owner)),
         Role::Waiter(load) => Err(match load.wait(Leave::Signal) {
             Some(0) => EEXIST,
@@ -42,6 +43,21 @@ pub(crate) fn claim<'a>(names: &'a Table<Name>, name: &Name) -> Result<Option<Ow
         }),
         Role::Alone => Ok(None),
     }
+}
+
+/// Whether the module `name` is live. It may have gone when this returns, and another have come.
+///
+/// Takes no lock. May be called from anywhere.
+pub(crate) fn is_live(name: &Name) -> bool {
+    let _rcu = rcu::read_lock();
+    // SAFETY: The name ends with a NUL, and RCU keeps the list and what is in it.
+    let module = unsafe { bindings::find_module(name.as_ptr()) };
+
+    // SAFETY: RCU keeps what was found. The state is a word that may change while it is read:
+    // either value of it was right a moment ago.
+    !module.is_null()
+        && unsafe { (&raw const (*module).state).read_volatile() }
+            == bindings::module_state_MODULE_STATE_LIVE
 }
 
 /// The list of modules, in the hands of somebody who holds `module_mutex`.

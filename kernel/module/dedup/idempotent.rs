@@ -212,15 +212,15 @@ impl<K: Key> Table<K> {
     ///
     /// Allocates with `GFP_KERNEL`, and so may sleep, unless it finds a pending load. To be called
     /// without locks.
-    pub(crate) fn enter(&self, key: K) -> Role<'_, K>
+    pub(crate) fn enter(&self, key: &K) -> Role<'_, K>
     where
-        K: Copy,
+        K: Clone,
     {
-        match self.find(&key) {
+        match self.find(key) {
             Some(load) => Role::Waiter(load),
             // The allocation is between two critical sections (invariant 3), so the second has to
             // look again.
-            None => self.enter_with(key, Pending::new(key).ok()),
+            None => self.enter_with(key, Pending::new(key.clone()).ok()),
         }
     }
 
@@ -230,11 +230,11 @@ impl<K: Key> Table<K> {
     }
 
     /// Finds the pending load of `key`, or makes `fresh`, if there is one, that load.
-    fn enter_with(&self, key: K, fresh: Option<ListArc<Pending<K>>>) -> Role<'_, K> {
+    fn enter_with(&self, key: &K, fresh: Option<ListArc<Pending<K>>>) -> Role<'_, K> {
         // Declared after `fresh`, and thus unlocked before an unused `fresh` is freed.
         let mut buckets = self.buckets.lock();
 
-        if let Some(load) = buckets.find(&key) {
+        if let Some(load) = buckets.find(key) {
             return Role::Waiter(load);
         }
 
@@ -244,7 +244,7 @@ impl<K: Key> Table<K> {
 
         let load = fresh.clone_arc();
         // INVARIANT: There was no load of `key` in this critical section; this one gets its owner.
-        buckets.of(&key).push_front(fresh);
+        buckets.of(key).push_front(fresh);
         Role::Owner(Owner {
             table: self,
             load,
@@ -325,6 +325,7 @@ mod tests {
         device: 0,
         number: 0,
         flags: 0,
+        args: None,
     };
 
     fn table() -> Result<Arc<Table>> {
@@ -332,7 +333,7 @@ mod tests {
     }
 
     /// Becomes the owner of `key`, or fails the test.
-    fn own(table: &Table, key: FileKey) -> Result<Owner<'_>> {
+    fn own<'a>(table: &'a Table, key: &FileKey) -> Result<Owner<'a>> {
         match table.enter(key) {
             Role::Owner(owner) => Ok(owner),
             Role::Waiter(_) => Err(EEXIST),
@@ -341,7 +342,7 @@ mod tests {
     }
 
     /// Becomes a waiter for `key`, or fails the test.
-    fn find(table: &Table, key: FileKey) -> Result<Arc<Pending>> {
+    fn find(table: &Table, key: &FileKey) -> Result<Arc<Pending>> {
         match table.enter(key) {
             Role::Waiter(load) => Ok(load),
             _ => Err(ENOENT),
@@ -355,8 +356,8 @@ mod tests {
     #[test]
     fn second_waits_and_gets_result() -> Result {
         let table = table()?;
-        let owner = own(&table, KEY)?;
-        let load = find(&table, KEY)?;
+        let owner = own(&table, &KEY)?;
+        let load = find(&table, &KEY)?;
 
         assert_eq!(owner.complete(-71), -71);
         assert_eq!(load.wait(Leave::Signal), Some(-71));
@@ -367,8 +368,8 @@ mod tests {
     #[test]
     fn result_need_not_be_an_errno() -> Result {
         let table = table()?;
-        let owner = own(&table, KEY)?;
-        let load = find(&table, KEY)?;
+        let owner = own(&table, &KEY)?;
+        let load = find(&table, &KEY)?;
 
         owner.complete(c_int::MIN);
         assert_eq!(load.wait(Leave::Signal), Some(c_int::MIN));
@@ -378,11 +379,11 @@ mod tests {
     #[test]
     fn late_comer_owns_anew() -> Result {
         let table = table()?;
-        let first = own(&table, KEY)?;
-        let load = find(&table, KEY)?;
+        let first = own(&table, &KEY)?;
+        let load = find(&table, &KEY)?;
         first.complete(0);
 
-        let second = own(&table, KEY)?;
+        let second = own(&table, &KEY)?;
         second.complete(-17);
         // A load keeps the result of its own owner.
         assert_eq!(load.wait(Leave::Signal), Some(0));
@@ -393,8 +394,8 @@ mod tests {
     #[test]
     fn dropped_owner_completes() -> Result {
         let table = table()?;
-        let owner = own(&table, KEY)?;
-        let load = find(&table, KEY)?;
+        let owner = own(&table, &KEY)?;
+        let load = find(&table, &KEY)?;
 
         drop(owner);
         assert_eq!(load.wait(Leave::Signal), Some(EINTR.to_errno()));
@@ -405,10 +406,10 @@ mod tests {
     #[test]
     fn waiter_may_leave_first() -> Result {
         let table = table()?;
-        let owner = own(&table, KEY)?;
+        let owner = own(&table, &KEY)?;
 
-        drop(find(&table, KEY)?);
-        let load = find(&table, KEY)?;
+        drop(find(&table, &KEY)?);
+        let load = find(&table, &KEY)?;
         owner.complete(3);
         assert_eq!(load.wait(Leave::Signal), Some(3));
         Ok(())
@@ -424,15 +425,15 @@ mod tests {
             })
             .find(|key| key.bucket() == KEY.bucket())
             .ok_or(ENOENT)?;
-        let owner = own(&table, KEY)?;
-        let other_owner = own(&table, other)?;
-        let load = find(&table, KEY)?;
-        let other_load = find(&table, other)?;
+        let owner = own(&table, &KEY)?;
+        let other_owner = own(&table, &other)?;
+        let load = find(&table, &KEY)?;
+        let other_load = find(&table, &other)?;
 
         owner.complete(1);
         assert_eq!(load.wait(Leave::Signal), Some(1));
         // The load that remains is still found.
-        drop(find(&table, other)?);
+        drop(find(&table, &other)?);
         other_owner.complete(2);
         assert_eq!(other_load.wait(Leave::Signal), Some(2));
         assert!(is_empty(&table));
@@ -443,12 +444,12 @@ mod tests {
     fn without_memory_alone() -> Result {
         let table = table()?;
 
-        assert!(matches!(table.enter_with(KEY, None), Role::Alone));
+        assert!(matches!(table.enter_with(&KEY, None), Role::Alone));
         assert!(is_empty(&table));
 
         // It still waits where there is somebody to wait for.
-        let owner = own(&table, KEY)?;
-        assert!(matches!(table.enter_with(KEY, None), Role::Waiter(_)));
+        let owner = own(&table, &KEY)?;
+        assert!(matches!(table.enter_with(&KEY, None), Role::Waiter(_)));
         owner.complete(0);
         Ok(())
     }
@@ -458,8 +459,8 @@ mod tests {
         let table = table()?;
         // What a task holds that found no load, and allocated one while another became owner.
         let fresh = Pending::new(KEY)?;
-        let owner = own(&table, KEY)?;
-        let Role::Waiter(load) = table.enter_with(KEY, Some(fresh)) else {
+        let owner = own(&table, &KEY)?;
+        let Role::Waiter(load) = table.enter_with(&KEY, Some(fresh)) else {
             return Err(EEXIST);
         };
 
@@ -518,7 +519,7 @@ mod tests {
 
         /// One task: whoever becomes the owner completes with 9 when all have come.
         fn run(&self) {
-            let result = match self.table.enter(KEY) {
+            let result = match self.table.enter(&KEY) {
                 Role::Owner(owner) => {
                     self.owners.fetch_add(1, Relaxed);
                     self.came();

@@ -8,7 +8,8 @@ use kernel::{
         Write, //
     },
     prelude::*,
-    str::BStr, //
+    str::BStr,
+    sync::Arc, //
 };
 
 /// The bytes that C reserves for the name of a module, its NUL included: `MODULE_NAME_LEN` of
@@ -28,21 +29,35 @@ fn fold(value: u64) -> u8 {
     (value.wrapping_mul(GOLDEN_RATIO_64) >> (u64::BITS - u8::BITS)) as u8
 }
 
-/// The identity of a load from a file.
+/// A load from a file. Keys are equal if they are of one file: of those loads, one is done at a
+/// time. It is done for another only if they are [the same](FileKey::is_same_load).
 ///
 /// The inode is known by its address, which identifies it only while the inode is in use. A load
 /// keeps its file open from before its key is made until after the key was last compared, and two
 /// loads that are in flight at the same time can have the same address only if they have the same
 /// inode.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct FileKey {
     /// The address of the `struct inode`.
     pub(crate) inode: usize,
     /// What tells people which file it is: the device and the number of the inode. Not compared.
     pub(crate) device: u32,
     pub(crate) number: u64,
-    /// The flags of finit_module(2). Not compared.
+    /// The flags of finit_module(2).
     pub(crate) flags: c_int,
+    /// The arguments of the module, if there are any.
+    pub(crate) args: Option<Arc<KVec<u8>>>,
+}
+
+impl FileKey {
+    /// Whether the result of one load is that of the other as well.
+    pub(crate) fn is_same_load(&self, other: &Self) -> bool {
+        fn args(key: &FileKey) -> &[u8] {
+            key.args.as_ref().map_or(&[], |args| args)
+        }
+
+        self == other && self.flags == other.flags && args(self) == args(other)
+    }
 }
 
 impl PartialEq for FileKey {
@@ -170,17 +185,42 @@ mod tests {
         Ok(())
     }
 
-    #[test]
-    fn a_file_is_its_inode() {
-        let key = FileKey {
-            inode: 64,
+    fn key(inode: usize, flags: c_int, args: &[u8]) -> Result<FileKey> {
+        let mut bytes = KVec::new();
+
+        bytes.extend_from_slice(args, GFP_KERNEL)?;
+        Ok(FileKey {
+            inode,
             device: 1,
             number: 2,
-            flags: 0,
-        };
+            flags,
+            args: Some(Arc::new(bytes, GFP_KERNEL)?),
+        })
+    }
 
-        assert!(key == FileKey { flags: 4, ..key });
-        assert!(key != FileKey { inode: 65, ..key });
+    #[test]
+    fn a_load_is_its_inode_flags_and_arguments() -> Result {
+        let one = key(64, 0, b"a=1")?;
+
+        assert!(one.is_same_load(&key(64, 0, b"a=1")?));
+        for other in [key(64, 4, b"a=1")?, key(64, 0, b"a=2")?, key(64, 0, b"")?] {
+            assert!(one == other);
+            assert!(!one.is_same_load(&other));
+        }
+        assert!(one != key(65, 0, b"a=1")?);
+        assert!(!one.is_same_load(&key(65, 0, b"a=1")?));
+        Ok(())
+    }
+
+    #[test]
+    fn no_arguments_are_empty_arguments() -> Result {
+        let empty = key(64, 0, b"")?;
+
+        assert!(empty.is_same_load(&FileKey {
+            args: None,
+            ..empty.clone()
+        }));
+        Ok(())
     }
 
     #[test]
@@ -196,6 +236,7 @@ mod tests {
                 device: 0,
                 number: 0,
                 flags: 0,
+                args: None,
             };
             let name = Name::new(&[
                 b'a',

@@ -10,6 +10,8 @@
 #include <linux/init.h>
 #include <linux/moduleparam.h>
 #include <linux/printk.h>
+#include <linux/stat.h>
+#include <linux/string.h>
 #include <uapi/linux/module.h>
 
 #include "../internal.h"
@@ -17,6 +19,38 @@
 
 #undef MODULE_PARAM_PREFIX
 #define MODULE_PARAM_PREFIX "module."
+
+enum module_dedup_mode module_dedup_mode __ro_after_init;
+
+static const char * const modes[] = {
+	[MODULE_DEDUP_FULL] = "full",
+	[MODULE_DEDUP_INODE] = "inode",
+	[MODULE_DEDUP_EARLY] = "early",
+	[MODULE_DEDUP_NONE] = "none",
+};
+
+static int set_mode(const char *val, const struct kernel_param *kp)
+{
+	int mode = val ? sysfs_match_string(modes, val) : -EINVAL;
+
+	if (mode < 0) {
+		pr_warn("module.dedup=%s is unknown, it stays full\n", val ?: "");
+		mode = MODULE_DEDUP_FULL;
+	}
+	module_dedup_mode = mode;
+	return 0;
+}
+
+static int get_mode(char *buffer, const struct kernel_param *kp)
+{
+	return sysfs_emit(buffer, "%s\n", modes[module_dedup_mode]);
+}
+
+static const struct kernel_param_ops mode_ops = {
+	.set = set_mode,
+	.get = get_mode,
+};
+module_param_cb(dedup, &mode_ops, NULL, 0400);
 
 #ifdef CONFIG_MODULE_DEBUG_AUTOLOAD_DUPS
 static bool enable_dups_trace = IS_ENABLED(CONFIG_MODULE_DEBUG_AUTOLOAD_DUPS_TRACE);
@@ -40,6 +74,33 @@ void module_dedup_warn_duplicate(const char *module_name)
 loff_t module_dedup_file_size(const struct file *file)
 {
 	return i_size_read(file_inode(file));
+}
+
+/*
+ * A change has to show however soon it comes after the last one. A version does
+ * that, and so does a time that is never given twice once it was looked at.
+ */
+bool module_dedup_file_id(const struct file *file, struct module_dedup_file_id *id)
+{
+	struct inode *inode = file_inode(file);
+	struct kstat stat;
+
+	if (vfs_getattr_nosec(&file->f_path, &stat,
+			      STATX_INO | STATX_SIZE | STATX_CTIME | STATX_CHANGE_COOKIE,
+			      AT_STATX_SYNC_AS_STAT))
+		return false;
+
+	if (stat.result_mask & STATX_CHANGE_COOKIE)
+		id->change = stat.change_cookie;
+	else if (is_mgtime(inode))
+		id->change = timespec64_to_ns(&stat.ctime);
+	else
+		return false;
+	id->device = stat.dev;
+	id->number = stat.ino;
+	id->generation = inode->i_generation;
+	id->size = stat.size;
+	return true;
 }
 
 #ifdef CONFIG_MODULE_STATS

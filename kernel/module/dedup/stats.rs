@@ -329,9 +329,11 @@ impl Counts {
 pub(crate) struct Saved {
     pub(crate) same_file: Events,
     pub(crate) same_name: Events,
+    pub(crate) late: Events,
+    pub(crate) from_memory: Events,
     pub(crate) requests_joined: Events,
     pub(crate) requests_replayed: Events,
-    pub(crate) bytes_never_read: Bytes,
+    pub(crate) bytes_never_allocated: Bytes,
     pub(crate) alone: Events,
     waits: Events,
     interrupted: Events,
@@ -347,9 +349,11 @@ impl Saved {
         Self {
             same_file: Events::new(0),
             same_name: Events::new(0),
+            late: Events::new(0),
+            from_memory: Events::new(0),
             requests_joined: Events::new(0),
             requests_replayed: Events::new(0),
-            bytes_never_read: Bytes::new(0),
+            bytes_never_allocated: Bytes::new(0),
             alone: Events::new(0),
             waits: Events::new(0),
             interrupted: Events::new(0),
@@ -382,6 +386,8 @@ impl Saved {
         for (label, count) in [
             ("same_file", &self.same_file),
             ("same_name", &self.same_name),
+            ("late", &self.late),
+            ("from_memory", &self.from_memory),
             ("requests_joined", &self.requests_joined),
             ("requests_replayed", &self.requests_replayed),
             ("alone", &self.alone),
@@ -392,8 +398,8 @@ impl Saved {
         }
         writeln!(
             f,
-            "bytes_never_read\t{}",
-            self.bytes_never_read.load(Relaxed)
+            "bytes_never_allocated\t{}",
+            self.bytes_never_allocated.load(Relaxed)
         )?;
         for (label, nanoseconds) in [
             ("waited_ms", &self.nanoseconds_waited),
