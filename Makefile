@@ -9,7 +9,7 @@ MEM ?= 4G
 export VARIANT CPUS MEM KSRC ACCEL FULL
 
 .DEFAULT_GOAL := run
-.PHONY: run check kernel vm selftest kunit model tree refresh series setup doctor clean help
+.PHONY: run check kernel vm selftest kunit model peek fuzz tree refresh series setup doctor clean help
 
 run: ## everything, from nothing: build, boot, kmod.sh 0008, the statistics
 	@scripts/run
@@ -31,6 +31,12 @@ kunit: ## the KUnit tests and doctests, in the guest
 
 model: ## kernel/module/dedup/ under the model checker loom, on the host
 	@scripts/model
+
+peek: ## peek.rs against an ELF crate, on the modules of the build, on the host
+	@scripts/peek
+
+fuzz: ## peek.rs under libFuzzer, for SECONDS=60, on the host
+	@scripts/fuzz $(SECONDS)
 
 tree: ## lay out the source tree of a variant
 	@scripts/tree '$(VARIANT)'

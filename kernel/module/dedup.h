@@ -46,6 +46,8 @@ int module_dedup_modprobe(char *module_name, bool wait);
 /* Reports a duplicate request_module(). */
 void module_dedup_warn_duplicate(const char *module_name);
 loff_t module_dedup_file_size(const struct file *file);
+/* Whether all the bytes could be read. */
+bool module_dedup_read(struct file *file, loff_t pos, void *to, size_t len);
 /* Whether the file system tells changes apart; if so, fills in *id. */
 bool module_dedup_file_id(const struct file *file, struct module_dedup_file_id *id);
 /* Set at boot, and never again. */

@@ -69,6 +69,7 @@ use stats::{
     Reason,
     SAVED, //
 };
+use waits::Caller;
 
 #[path = "dedup/autoload.rs"]
 mod autoload;
@@ -155,6 +156,7 @@ fn is_full() -> bool {
 
 /// A load, as it goes through C: `struct module_dedup_load`.
 struct Load {
+    caller: Caller,
     /// The arguments of the module, with their NUL.
     args: Option<Arc<KVec<u8>>>,
     /// The name of the module, once it is known.
@@ -174,7 +176,7 @@ impl Load {
         // The image was changed since its name was peeked. What is waited for must not be waiting
         // with a claim of its own, so that one goes first.
         self.claim = None;
-        self.claim = exists::claim(&dedup.names, &name).inspect_err(|err| {
+        self.claim = exists::claim(&dedup.names, &name, self.caller).inspect_err(|err| {
             if *err != EINTR {
                 self.refused.add(1, Relaxed);
             }
@@ -208,12 +210,14 @@ const FROM_MEMORY: Counters = Counters {
 ///
 /// Completes what the load came to own. Returns the result, and the name if it is known.
 fn load_first(
+    caller: Caller,
     args: Option<Arc<KVec<u8>>>,
     counters: Counters,
     source: &mut impl Source,
     load: impl FnOnce(*mut bindings::module_dedup_load) -> c_int,
 ) -> (c_int, Option<Name>) {
     let mut this = Load {
+        caller,
         args,
         name: None,
         claim: None,
@@ -252,6 +256,7 @@ fn load_first(
 /// The same for a compressed file, whose name cannot be peeked: what is known is whether a live
 /// module came from it.
 fn load_compressed(
+    caller: Caller,
     args: Option<Arc<KVec<u8>>>,
     mut file: File,
     load: impl FnOnce(*mut bindings::module_dedup_load) -> c_int,
@@ -269,7 +274,7 @@ fn load_compressed(
     }
 
     let Some(dedup) = DEDUP.as_ref().filter(|_| is_full()) else {
-        return load_first(args, FROM_FILE, &mut file, load).0;
+        return load_first(caller, args, FROM_FILE, &mut file, load).0;
     };
     // Before it is read: what changes after this is another file.
     let id = file.id();
@@ -281,7 +286,7 @@ fn load_compressed(
             return EEXIST.to_errno();
         }
     }
-    let (result, name) = load_first(args, FROM_FILE, &mut Compressed, load);
+    let (result, name) = load_first(caller, args, FROM_FILE, &mut Compressed, load);
 
     if result == 0 {
         if let (Some(name), Some(id)) = (name, id) {
@@ -318,6 +323,7 @@ pub unsafe extern "C" fn module_dedup_load_file(
         Ok(args) => args,
         Err(err) => return err.to_errno(),
     };
+    let caller = Caller::current();
     let key = file.key(flags, args.clone());
     let load = || {
         // SAFETY: `file` is open; C hands `load` back while it exists, which is during this call.
@@ -325,9 +331,9 @@ pub unsafe extern "C" fn module_dedup_load_file(
             |load| unsafe { bindings::init_module_from_file(file.as_ptr(), uargs, flags, load) };
 
         if flags & bindings::MODULE_INIT_COMPRESSED_FILE as c_int != 0 {
-            load_compressed(args, file, load)
+            load_compressed(caller, args, file, load)
         } else {
-            load_first(args, FROM_FILE, &mut { file }, load).0
+            load_first(caller, args, FROM_FILE, &mut { file }, load).0
         }
     };
     let Some(dedup) = DEDUP.as_ref() else {
@@ -338,7 +344,7 @@ pub unsafe extern "C" fn module_dedup_load_file(
         return load();
     }
     loop {
-        match dedup.files.enter(&key) {
+        match dedup.files.enter(&key, caller) {
             Role::Owner(owner) => return owner.complete(load()),
             Role::Waiter(other) => {
                 let Some(result) = other.wait(Leave::Signal) else {
@@ -386,7 +392,7 @@ pub unsafe extern "C" fn module_dedup_load_memory(
     };
     let mut image = UserMemory::new(UserPtr::from_ptr(umod), len);
 
-    load_first(args, FROM_MEMORY, &mut image, |load| {
+    load_first(Caller::current(), args, FROM_MEMORY, &mut image, |load| {
         // SAFETY: C hands `load` back while it exists, which is during this call.
         unsafe { bindings::init_module_from_memory(umod, len, uargs, load) }
     })

@@ -41,6 +41,7 @@ use crate::{
         Events,
         SAVED, //
     },
+    waits::Caller, //
 };
 
 /// How long a modprobe that succeeded answers later requests. It is there for those that were made
@@ -154,7 +155,7 @@ impl Requests {
                 return 0;
             }
 
-            match self.in_flight.enter(&name) {
+            match self.in_flight.enter(&name, Caller::current()) {
                 Role::Owner(owner) => {
                     let unloads = self.unloads.load(Relaxed);
                     let result = modprobe();

@@ -22,10 +22,11 @@ use crate::{
         Role,
         Table, //
     },
-    key::Name, //
+    key::Name,
+    waits::Caller, //
 };
 
-/// Claims `name` for the load that the caller is about to do; the claim lasts until the owner
+/// Claims `name` for the load that `caller`, the task that calls this, is about to do; the claim lasts until the owner
 /// completes with the load's result. Without memory, there is no claim to hold, and the list of
 /// modules has to do (invariant 4).
 ///
@@ -33,8 +34,12 @@ use crate::{
 /// failed, `EINTR` if a signal came first.
 ///
 /// Sleeps. To be called without locks.
-pub(crate) fn claim<'a>(names: &'a Table<Name>, name: &Name) -> Result<Option<Owner<'a, Name>>> {
-    match names.enter(name) {
+pub(crate) fn claim<'a>(
+    names: &'a Table<Name>,
+    name: &Name,
+    caller: Caller,
+) -> Result<Option<Owner<'a, Name>>> {
+    match names.enter(name, caller) {
         Role::Owner(owner) => Ok(Some(owner)),
         Role::Waiter(load) => Err(match load.wait(Leave::Signal) {
             Some(0) => EEXIST,
@@ -143,14 +148,14 @@ mod tests {
     fn a_name_is_claimed_once() -> Result {
         let names = names()?;
         let name = Name::new(b"module");
-        let claimed = claim(&names, &name)?.ok_or(ENOMEM)?;
+        let claimed = claim(&names, &name, Caller::current())?.ok_or(ENOMEM)?;
 
         // Another name is another matter.
-        assert!(claim(&names, &Name::new(b"other"))?.is_some());
+        assert!(claim(&names, &Name::new(b"other"), Caller::current())?.is_some());
         // Who asks finds the load that holds the claim.
         assert!(names.find(&name).is_some_and(|load| load.key() == &name));
         claimed.complete(0);
-        assert!(claim(&names, &name)?.is_some());
+        assert!(claim(&names, &name, Caller::current())?.is_some());
         Ok(())
     }
 

@@ -50,6 +50,8 @@ const BUCKETS: usize = 1 << u8::BITS;
 #[pin_data]
 pub(crate) struct Pending<K> {
     key: K,
+    /// That of the key.
+    bucket: u8,
     owner: Caller,
     /// The tasks that wait for it, for people to see: nothing depends on it, so it is not ordered
     /// with anything.
@@ -83,12 +85,13 @@ pub(crate) enum Leave {
     FatalSignal,
 }
 
-impl<K> Pending<K> {
-    fn new(key: K) -> Result<ListArc<Self>> {
+impl<K: Key> Pending<K> {
+    fn new(key: K, owner: Caller) -> Result<ListArc<Self>> {
         ListArc::pin_init(
             try_pin_init!(Self {
+                bucket: key.bucket(),
                 key,
-                owner: Caller::current(),
+                owner,
                 waiters: Atomic::new(0),
                 result: SetOnce::new(),
                 done <- Completion::new(),
@@ -158,21 +161,21 @@ impl<K: Key> Buckets<K> {
         Self([const { List::new() }; BUCKETS])
     }
 
-    /// The bucket that the load of `key` is in, if it is in any.
-    fn of(&mut self, key: &K) -> &mut List<Pending<K>> {
+    fn at(&mut self, bucket: u8) -> &mut List<Pending<K>> {
         // Cannot panic: there is a bucket for every value of a byte.
-        &mut self.0[usize::from(key.bucket())]
+        &mut self.0[usize::from(bucket)]
     }
 
-    fn find(&mut self, key: &K) -> Option<Arc<Pending<K>>> {
-        self.of(key)
+    fn find(&mut self, bucket: u8, key: &K) -> Option<Arc<Pending<K>>> {
+        self.at(bucket)
             .iter()
             .find(|load| load.key == *key)
             .map(Arc::from)
     }
 
-    fn unlink(&mut self, key: &K) -> Option<ListArc<Pending<K>>> {
-        let mut cursor = self.of(key).cursor_front();
+    fn unlink(&mut self, load: &Pending<K>) -> Option<ListArc<Pending<K>>> {
+        let key = &load.key;
+        let mut cursor = self.at(load.bucket).cursor_front();
 
         while let Some(load) = cursor.peek_next() {
             if load.key == *key {
@@ -208,33 +211,35 @@ impl<K: Key> Table<K> {
         })
     }
 
-    /// Finds out who is to do the load of `key`: the caller, or somebody it can wait for.
+    /// Finds out who is to do the load of `key`: `caller`, which is the task that calls this, or
+    /// somebody it can wait for.
     ///
-    /// Allocates with `GFP_KERNEL`, and so may sleep, unless it finds a pending load. To be called
-    /// without locks.
-    pub(crate) fn enter(&self, key: &K) -> Role<'_, K>
+    /// Allocates with `GFP_KERNEL`, and so may sleep. To be called without locks.
+    pub(crate) fn enter(&self, key: &K, caller: Caller) -> Role<'_, K>
     where
         K: Clone,
     {
-        match self.find(key) {
-            Some(load) => Role::Waiter(load),
-            // The allocation is between two critical sections (invariant 3), so the second has to
-            // look again.
-            None => self.enter_with(key, Pending::new(key.clone()).ok()),
-        }
+        // Before the lock is taken (invariant 3), and thus before it is known whether it is needed:
+        // most loads are the only ones of what they load.
+        self.enter_with(key, Pending::new(key.clone(), caller).ok())
     }
 
     /// Finds the pending load of `key`, if there is one.
     pub(crate) fn find(&self, key: &K) -> Option<Arc<Pending<K>>> {
-        self.buckets.lock().find(key)
+        let bucket = key.bucket();
+
+        self.buckets.lock().find(bucket, key)
     }
 
     /// Finds the pending load of `key`, or makes `fresh`, if there is one, that load.
     fn enter_with(&self, key: &K, fresh: Option<ListArc<Pending<K>>>) -> Role<'_, K> {
+        let bucket = fresh
+            .as_ref()
+            .map_or_else(|| key.bucket(), |fresh| fresh.bucket);
         // Declared after `fresh`, and thus unlocked before an unused `fresh` is freed.
         let mut buckets = self.buckets.lock();
 
-        if let Some(load) = buckets.find(key) {
+        if let Some(load) = buckets.find(bucket, key) {
             return Role::Waiter(load);
         }
 
@@ -244,7 +249,7 @@ impl<K: Key> Table<K> {
 
         let load = fresh.clone_arc();
         // INVARIANT: There was no load of `key` in this critical section; this one gets its owner.
-        buckets.of(key).push_front(fresh);
+        buckets.at(bucket).push_front(fresh);
         Role::Owner(Owner {
             table: self,
             load,
@@ -294,7 +299,7 @@ impl<K: Key> Drop for Owner<'_, K> {
         let mut buckets = self.table.buckets.lock();
         self.load.result.populate(self.result);
         // INVARIANT: The load leaves the table with its owner.
-        let unlinked = buckets.unlink(&self.load.key);
+        let unlinked = buckets.unlink(&self.load);
         drop(buckets);
 
         // One call for all waiters, whose number is thus of no concern to the lock of the table
@@ -334,7 +339,7 @@ mod tests {
 
     /// Becomes the owner of `key`, or fails the test.
     fn own<'a>(table: &'a Table, key: &FileKey) -> Result<Owner<'a>> {
-        match table.enter(key) {
+        match table.enter(key, Caller::current()) {
             Role::Owner(owner) => Ok(owner),
             Role::Waiter(_) => Err(EEXIST),
             Role::Alone => Err(ENOMEM),
@@ -343,7 +348,7 @@ mod tests {
 
     /// Becomes a waiter for `key`, or fails the test.
     fn find(table: &Table, key: &FileKey) -> Result<Arc<Pending>> {
-        match table.enter(key) {
+        match table.enter(key, Caller::current()) {
             Role::Waiter(load) => Ok(load),
             _ => Err(ENOENT),
         }
@@ -458,7 +463,7 @@ mod tests {
     fn lost_race_waits() -> Result {
         let table = table()?;
         // What a task holds that found no load, and allocated one while another became owner.
-        let fresh = Pending::new(KEY)?;
+        let fresh = Pending::new(KEY, Caller::current())?;
         let owner = own(&table, &KEY)?;
         let Role::Waiter(load) = table.enter_with(&KEY, Some(fresh)) else {
             return Err(EEXIST);
@@ -519,7 +524,7 @@ mod tests {
 
         /// One task: whoever becomes the owner completes with 9 when all have come.
         fn run(&self) {
-            let result = match self.table.enter(&KEY) {
+            let result = match self.table.enter(&KEY, Caller::current()) {
                 Role::Owner(owner) => {
                     self.owners.fetch_add(1, Relaxed);
                     self.came();

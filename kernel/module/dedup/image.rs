@@ -91,14 +91,15 @@ impl File {
 
 impl Image for File {
     fn read(&mut self, offset: u64, to: &mut [u8]) -> Option<()> {
-        let mut pos = bindings::loff_t::try_from(offset).ok()?;
+        let pos = bindings::loff_t::try_from(offset).ok()?;
+        // So that the end of what is asked for is an offset as well.
+        pos.checked_add(bindings::loff_t::try_from(to.len()).ok()?)?;
 
-        // SAFETY: The file is open for reading, `to` has as many bytes as are asked for, and `pos`
-        // can be written to.
-        let read = unsafe {
-            bindings::kernel_read(self.as_ptr(), to.as_mut_ptr().cast(), to.len(), &mut pos)
-        };
-        (usize::try_from(read) == Ok(to.len())).then_some(())
+        // SAFETY: The file is open for reading, and `to` has as many bytes as are asked for.
+        unsafe {
+            bindings::module_dedup_read(self.as_ptr(), pos, to.as_mut_ptr().cast(), to.len())
+        }
+        .then_some(())
     }
 }
 

@@ -7,8 +7,10 @@
 
 #include <linux/bug.h>
 #include <linux/fs.h>
+#include <linux/highmem.h>
 #include <linux/init.h>
 #include <linux/moduleparam.h>
+#include <linux/pagemap.h>
 #include <linux/printk.h>
 #include <linux/stat.h>
 #include <linux/string.h>
@@ -74,6 +76,30 @@ void module_dedup_warn_duplicate(const char *module_name)
 loff_t module_dedup_file_size(const struct file *file)
 {
 	return i_size_read(file_inode(file));
+}
+
+/* What is in the page cache of a file, without the way through its file system. */
+static bool read_cached(const struct file *file, loff_t pos, void *to, size_t len)
+{
+	struct folio *folio = filemap_get_folio(file->f_mapping, pos >> PAGE_SHIFT);
+	size_t offset;
+	bool is_there;
+
+	if (IS_ERR(folio))
+		return false;
+
+	offset = offset_in_folio(folio, pos);
+	is_there = folio_test_uptodate(folio) && len <= folio_size(folio) - offset &&
+		   pos + len <= i_size_read(file->f_mapping->host);
+	if (is_there)
+		memcpy_from_folio(to, folio, offset, len);
+	folio_put(folio);
+	return is_there;
+}
+
+bool module_dedup_read(struct file *file, loff_t pos, void *to, size_t len)
+{
+	return read_cached(file, pos, to, len) || kernel_read(file, to, len, &pos) == len;
 }
 
 /*

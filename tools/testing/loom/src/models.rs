@@ -24,6 +24,7 @@ use crate::{
     autoload::Requests,
     idempotent::{Leave, Pending, Role, Table},
     key::{FileKey, Key, Name},
+    waits::Caller,
 };
 
 struct World {
@@ -64,19 +65,23 @@ impl World {
             device: 0,
             number: 0,
             flags: 0,
+            args: None,
         };
         let second = (0x1001..)
-            .map(|inode| FileKey { inode, ..first })
+            .map(|inode| FileKey {
+                inode,
+                ..first.clone()
+            })
             .find(|key| key.bucket() == first.bucket());
 
-        [first, second.unwrap()][which]
+        [first, second.unwrap()][which].clone()
     }
 
     /// One load, as `load_once()` of dedup.rs does it. `result` is what it returns if it owns.
     fn load(&self, which: usize, result: c_int) -> End {
         let (owners, results) = &self.keys[which];
 
-        match self.table.enter(Self::key(which)) {
+        match self.table.enter(&Self::key(which), Caller::current()) {
             Role::Owner(owner) => {
                 assert_eq!(owners.fetch_add(1, SeqCst), 0, "two owners of a key");
                 results.fetch_or(1 << result, SeqCst);
@@ -260,7 +265,7 @@ fn dropped_owner() {
         let world = World::new();
         let other = spawn(&world, |world| world.load(0, 1));
 
-        match world.table.enter(World::key(0)) {
+        match world.table.enter(&World::key(0), Caller::current()) {
             Role::Owner(owner) => drop(owner),
             Role::Waiter(load) => assert_eq!(wait(&load), 1),
             Role::Alone => unreachable!(),

@@ -2,14 +2,9 @@
 /*
  * What the tests of module load deduplication share.
  *
- * Who calls first owns a load. There are two ways to hold an owner in the
- * kernel for as long as a test needs:
- *
- * - By its args string, which lies on a page that userfaultfd withholds. The
- *   kernel reads the file, then wants the string, and stays there until the
- *   page is handed over. The module is in the list, and not formed yet.
- * - By the module's init function, which waits if the parameter "park" says so.
- *   The module is coming.
+ * Who calls first owns a load. The module's init function holds the owner in the
+ * kernel for as long as a test needs: it waits if the parameter "park" says so.
+ * The module is coming then.
  *
  * A process has arrived where it is to wait when it sleeps inside its system
  * call, see has_arrived(). So no test depends on how long anything takes; the
@@ -23,16 +18,15 @@
 #include <limits.h>
 #include <linux/elf.h>
 #include <linux/module.h>
-#include <linux/userfaultfd.h>
-#include <pthread.h>
 #include <signal.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -42,13 +36,22 @@
 #include "../kselftest.h"
 
 #define MODULE_NAME	"test_dedup"
+#define PARAMETERS	"/sys/module/" MODULE_NAME "/parameters/"
 /* The longest name that struct module has room for. */
 #define MODULE_NAME_MAX	55
 #define STATS_DIR	"/sys/kernel/debug/modules/"
 #define STATS		STATS_DIR "stats"
+/* There is no such file on a kernel that deduplicates in one way only. */
+#define DEDUP_MODE	"/sys/module/module/parameters/dedup"
 
 /* Far more than anything here takes; a hang is reported after this long. */
 #define DEADLINE_S	120
+
+/* In the environment: do less, where there is little time. */
+static inline bool is_quick(void)
+{
+	return getenv("DEDUP_QUICK");
+}
 
 /* Waits for a condition; the message says what did not come. */
 #define wait_until(condition, ...)					\
@@ -142,6 +145,61 @@ static inline char *write_image(const struct image *image)
 	return path;
 }
 
+/* Writes an image over a file of the same length. */
+static inline void overwrite(const char *path, const struct image *image)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, image->bytes, image->len) != (ssize_t)image->len)
+		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
+	close(fd);
+}
+
+/*
+ * From now on, /tmp is a file system of this process and its children, which
+ * tells every change of a file from the one before. An overlay does not.
+ */
+static inline void use_own_tmp(void)
+{
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("tmpfs", "/tmp", "tmpfs", 0, NULL))
+		ksft_exit_fail_msg("/tmp: %s\n", strerror(errno));
+}
+
+/* The most that a block of zstd holds is twice as much. */
+#define ZSTD_BLOCK	(64UL << 10)
+
+/*
+ * Makes a zstd frame of an image: blocks stored as they are, and those that
+ * consist of one byte as that byte. RFC 8878.
+ */
+static inline struct image compress(const struct image *from)
+{
+	const unsigned char header[] = {
+		0x28, 0xb5, 0x2f, 0xfd,		/* magic */
+		0xa0,				/* one segment, a length of 4 bytes */
+		from->len, from->len >> 8, from->len >> 16, from->len >> 24,
+	};
+	size_t blocks = (from->len + ZSTD_BLOCK - 1) / ZSTD_BLOCK, at, len;
+	struct image frame = new_image(sizeof(header) + blocks * 3 + from->len);
+	char *to = mempcpy(frame.bytes, header, sizeof(header));
+
+	for (at = 0; at < from->len; at += len) {
+		const char *block = from->bytes + at;
+		bool is_last, is_repeated;
+		uint32_t block_header;
+
+		len = from->len - at < ZSTD_BLOCK ? from->len - at : ZSTD_BLOCK;
+		is_last = at + len == from->len;
+		is_repeated = !memcmp(block, block + 1, len - 1);
+		block_header = len << 3 | is_repeated << 1 | is_last;
+		to = mempcpy(to, &block_header, 3);
+		to = mempcpy(to, block, is_repeated ? 1 : len);
+	}
+	frame.len = to - frame.bytes;
+	return frame;
+}
+
 static inline struct elf64_shdr *find_section(const struct image *image, const char *name)
 {
 	struct elf64_hdr *hdr = (struct elf64_hdr *)image->bytes;
@@ -167,6 +225,15 @@ static inline char *find_name(const struct image *image)
 	return name;
 }
 
+/* Gives a copy of an image another name. */
+static inline void set_name(const struct image *image, const struct image *copy, const char *name)
+{
+	char *at = copy->bytes + (find_name(image) - image->bytes);
+
+	memset(at, 0, MODULE_NAME_MAX);
+	memcpy(at, name, strlen(name));
+}
+
 /* One finit_module(2), or init_module(2) if there is an image and no path. */
 struct load {
 	const char *path;
@@ -174,6 +241,18 @@ struct load {
 	const char *args;
 	int flags;
 };
+
+static inline struct load with_args(struct load load, const char *args)
+{
+	load.args = args;
+	return load;
+}
+
+static inline struct load with_flags(struct load load, int flags)
+{
+	load.flags = flags;
+	return load;
+}
 
 static inline long load_syscall(const struct load *load)
 {
@@ -214,11 +293,9 @@ static inline void duplicate_as(const struct image *image, const struct image *c
 				const char *name)
 {
 	struct load load = { .image = copy, .args = "" };
-	char *at = copy->bytes + (find_name(image) - image->bytes);
 	int err;
 
-	memset(at, 0, MODULE_NAME_MAX);
-	strcpy(at, name);
+	set_name(image, copy, name);
 	err = do_load(&load);
 	if (err)
 		ksft_exit_fail_msg("%s: %s\n", name, strerror(err));
@@ -349,100 +426,13 @@ static inline struct caller start_waiter(const struct load *load)
 
 struct owner {
 	struct caller caller;
-	int release;	/* by its args: a byte written here lets it go on */
-	char park[128];	/* by its init function: 0 written here lets it go on */
+	char park[128];		/* 0 written here lets it go on */
 };
-
-/* In the owner: what serves the page of its args string, and how. */
-struct withheld {
-	int uffd, parked, release;
-	void *page;
-	const void *content;
-	size_t page_size;
-};
-
-static inline void *serve_page(void *arg)
-{
-	struct withheld *w = arg;
-	struct uffdio_copy copy = {
-		.dst = (unsigned long)w->page,
-		.src = (unsigned long)w->content,
-		.len = w->page_size,
-	};
-	struct uffd_msg msg;
-	char c = 0;
-
-	if (read(w->uffd, &msg, sizeof(msg)) == sizeof(msg) &&
-	    msg.event == UFFD_EVENT_PAGEFAULT &&
-	    write(w->parked, &c, 1) == 1 &&
-	    read(w->release, &c, 1) == 1 &&
-	    !ioctl(w->uffd, UFFDIO_COPY, &copy))
-		return NULL;
-	/* The main thread may be stuck in the fault: do not leave it there. */
-	_exit(EPROTO);
-}
-
-/* The owner: loads with args that it is kept from reading. */
-static inline int own(const struct load *load, int parked, int release)
-{
-	struct uffdio_api api = { .api = UFFD_API };
-	struct withheld w = {
-		.parked = parked,
-		.release = release,
-		.page_size = sysconf(_SC_PAGESIZE),
-	};
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	struct load withheld = *load;
-	pthread_t server;
-	char *content;
-
-	w.page = mmap(NULL, w.page_size, PROT_READ | PROT_WRITE,
-		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	content = calloc(1, w.page_size);
-	w.uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
-	if (w.page == MAP_FAILED || !content || w.uffd < 0)
-		_exit(EOPNOTSUPP);
-	strcpy(content, load->args);
-	w.content = content;
-	reg.range.start = (unsigned long)w.page;
-	reg.range.len = w.page_size;
-	if (ioctl(w.uffd, UFFDIO_API, &api) ||
-	    ioctl(w.uffd, UFFDIO_REGISTER, &reg) ||
-	    pthread_create(&server, NULL, serve_page, &w))
-		_exit(EOPNOTSUPP);
-	withheld.args = w.page;
-	return do_load(&withheld);
-}
-
-/* Starts an owner and returns when it is held by its args string. */
-static inline struct owner park_by_args(const struct load *load)
-{
-	int parked[2], release[2];
-	struct owner o = { };
-	char c;
-
-	if (pipe2(parked, O_CLOEXEC) || pipe2(release, O_CLOEXEC))
-		ksft_exit_fail_msg("pipe: %s\n", strerror(errno));
-	o.caller = fork_caller();
-	if (!o.caller.pid) {
-		close(parked[0]);
-		close(release[1]);
-		*o.caller.result = own(load, parked[1], release[0]);
-		_exit(0);
-	}
-	close(parked[1]);
-	close(release[0]);
-	if (read(parked[0], &c, 1) != 1)
-		ksft_exit_fail_msg("the owner could not be parked\n");
-	close(parked[0]);
-	o.release = release[1];
-	return o;
-}
 
 /* Starts an owner and returns when it is held by its init function; args has park=1. */
 static inline struct owner park_by_init(const struct load *load, const char *name)
 {
-	struct owner o = { .release = -1 };
+	struct owner o;
 
 	snprintf(o.park, sizeof(o.park), "/sys/module/%s/parameters/park", name);
 	o.caller = start_load(load);
@@ -465,24 +455,15 @@ static inline int write_to(const char *path, const char *text)
 }
 
 /* Lets an owner go on. One that was killed may be gone: that is for finish() to say. */
-static inline void release_owner(struct owner *o)
+static inline void release_owner(const struct owner *o)
 {
-	char c = 0;
-	int err;
+	int err = write_to(o->park, "0");
 
-	if (o->release < 0) {
-		err = write_to(o->park, "0");
-		if (err && err != ENOENT && err != ENODEV)
-			ksft_exit_fail_msg("%s: %s\n", o->park, strerror(err));
-		return;
-	}
-	signal(SIGPIPE, SIG_IGN);
-	if (write(o->release, &c, 1) != 1 && errno != EPIPE)
-		ksft_exit_fail_msg("release: %s\n", strerror(errno));
-	close(o->release);
+	if (err && err != ENOENT && err != ENODEV)
+		ksft_exit_fail_msg("%s: %s\n", o->park, strerror(err));
 }
 
-static inline int finish_owner(struct owner *o)
+static inline int finish_owner(const struct owner *o)
 {
 	release_owner(o);
 	return finish(&o->caller);
@@ -528,6 +509,14 @@ static inline bool file_says(const char *path, const char *expected)
 
 	free(text);
 	return equal;
+}
+
+static inline bool is_live(const char *name)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "/sys/module/%s/initstate", name);
+	return !access(path, F_OK) && file_says(path, "live\n");
 }
 
 static inline unsigned long read_counter(const char *name)

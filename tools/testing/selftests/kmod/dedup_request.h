@@ -9,6 +9,8 @@
 #ifndef DEDUP_REQUEST_H
 #define DEDUP_REQUEST_H
 
+#include <sys/ioctl.h>
+
 #include "dedup_common.h"
 #include "test_modules/test_dedup.h"
 

@@ -6,7 +6,7 @@
  * of finit_module(2) and init_module(2), in nanoseconds. Under QEMU's
  * -icount shift=0 a nanosecond is an instruction, see scripts/cost.
  *
- * Usage: load_cost [FOLDER OF test_dedup.ko]
+ * Usage: load_cost MODULE.ko...
  */
 #include "dedup_common.h"
 
@@ -28,7 +28,7 @@ static int compare(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
-static void measure(const char *name, const struct load *load)
+static void measure(const char *call, const char *name, const struct load *load)
 {
 	static long took[LOADS];
 	int i;
@@ -40,28 +40,39 @@ static void measure(const char *name, const struct load *load)
 		took[i] = nanoseconds() - begun;
 		if (err)
 			ksft_exit_fail_msg("%s: %s\n", name, strerror(err));
-		must_unload(MODULE_NAME);
+		must_unload(name);
 	}
 	qsort(took, LOADS, sizeof(*took), compare);
-	printf("%s_min\t%ld\n%s_median\t%ld\n%s_max\t%ld\n", name, took[0],
-	       name, took[LOADS / 2], name, took[LOADS - 1]);
+	printf("%s %s least\t%ld\n", call, name, took[0]);
+	printf("%s %s median\t%ld\n", call, name, took[LOADS / 2]);
+	printf("%s %s most\t%ld\n", call, name, took[LOADS - 1]);
+}
+
+static void measure_module(const char *from)
+{
+	struct image image = read_image(from);
+	char *path = write_image(&image), *name = strdup(basename(from));
+	struct load file = { .path = path, .args = "" };
+	struct load memory = { .image = &image, .args = "" };
+
+	if (!name)
+		ksft_exit_fail_msg("no memory\n");
+	*strchrnul(name, '.') = '\0';
+	measure("finit_module", name, &file);
+	measure("init_module", name, &memory);
+	unlink(path);
+	free(path);
+	free(name);
+	free(image.bytes);
 }
 
 int main(int argc, char **argv)
 {
-	struct load file = { .args = "" }, memory = { .args = "" };
-	char from[PATH_MAX], *path;
-	struct image image;
+	int i;
 
-	module_path(from, argv, MODULE_NAME);
-	image = read_image(from);
-	path = write_image(&image);
-	file.path = path;
-	memory.image = &image;
-	measure("finit_module", &file);
-	measure("init_module", &memory);
-	unlink(path);
-	free(path);
-	free(image.bytes);
+	/* A file system of its own, as modules are on, not one upon another. */
+	use_own_tmp();
+	for (i = 1; i < argc; i++)
+		measure_module(argv[i]);
 	return 0;
 }

@@ -23,6 +23,7 @@ pub mod prelude {
     pub use crate::{current, fmt, pin_init, try_pin_init};
     pub use macros::pin_data;
     pub use std::ffi::{c_char, c_int};
+    pub use std::vec::Vec as KVec;
 }
 
 pub mod error {

@@ -22,6 +22,10 @@ static int init_result;
 module_param(init_result, int, 0444);
 MODULE_PARM_DESC(init_result, "What the init function returns (default 0)");
 
+static int tag;
+module_param(tag, int, 0444);
+MODULE_PARM_DESC(tag, "Says whose arguments these are, and nothing else (default 0)");
+
 static bool park;
 static DECLARE_WAIT_QUEUE_HEAD(unparked);
 
@@ -70,3 +74,4 @@ module_exit(test_dedup_exit);
 
 MODULE_DESCRIPTION("Target of the module load deduplication selftests");
 MODULE_LICENSE("GPL");
+MODULE_VERSION("1");

@@ -1,0 +1,825 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Loads of a module that is there or on its way: what each of them returns, and
+ * that none of them allocates anything of the size of the module.
+ *
+ * The owner of the load is held while the others arrive, see dedup_common.h.
+ * Needs module.dedup=full, which is the default where there is that parameter.
+ *
+ * Usage: waste_dedup [FOLDER OF test_dedup.ko]
+ */
+#include <sys/ioctl.h>
+
+#include "dedup_common.h"
+
+#define DEDUP		STATS_DIR "dedup"
+#define PENDING		STATS_DIR "pending"
+#define OTHER_NAME	"test_dedup_request"
+#define NR_WAITERS	8
+#define MAX_CALLERS	255
+#define LARGE		(4UL << 20)
+
+/* test_dedup, and another module, filled up to the same length. */
+static struct image image, other_image;
+
+/* Where a load comes from. Each waiter may have a file of its own. */
+enum source {
+	FIRST_FILE,
+	SECOND_FILE,
+	OWN_FILES,
+	MEMORY,
+};
+
+static const char * const source_names[] = {
+	"a file", "a second file", "a file of its own each", "memory",
+};
+
+static struct load files[OWN_FILES + NR_WAITERS];
+
+static struct load load_from(enum source source, int waiter, const char *args)
+{
+	if (source == MEMORY)
+		return (struct load){ .image = &image, .args = args };
+	return with_args(files[source == OWN_FILES ? OWN_FILES + waiter : source], args);
+}
+
+/*
+ * What the kernel counts
+ */
+
+/* Loads that were saved, as the file has them, and what they would have read. */
+struct saved {
+	unsigned long same_file, same_name, late, from_memory, bytes;
+};
+
+struct counts {
+	unsigned long counters[NR_COUNTERS];
+	struct saved saved;
+};
+
+static struct counts before;
+
+/* The number behind a label, which begins a line. */
+static unsigned long number_of(const char *text, const char *label)
+{
+	size_t len = strlen(label);
+	const char *line;
+
+	for (line = text; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (!strncmp(line, label, len) && line[len] == '\t')
+			return strtoul(line + len, NULL, 10);
+	}
+	ksft_exit_fail_msg("%s has no line %s\n", DEDUP, label);
+}
+
+static struct saved read_saved(void)
+{
+	char *text = read_text(DEDUP, SIZE_MAX);
+	struct saved saved = {
+		.same_file = number_of(text, "same_file"),
+		.same_name = number_of(text, "same_name"),
+		.late = number_of(text, "late"),
+		.from_memory = number_of(text, "from_memory"),
+		.bytes = number_of(text, "bytes_never_allocated"),
+	};
+
+	free(text);
+	return saved;
+}
+
+static void begin(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_COUNTERS; i++)
+		before.counters[i] = read_counter(counter_names[i]);
+	before.saved = read_saved();
+}
+
+static bool is_change(const char *name, unsigned long before, unsigned long after,
+		      unsigned long change)
+{
+	if (after - before == change)
+		return true;
+	ksft_print_msg("%s: %+ld, not %+ld\n", name, after - before, change);
+	return false;
+}
+
+/* Whether since begin() so many modules were loaded, nothing in vain, and this saved. */
+static bool nothing_was_wasted(unsigned long loaded, const struct saved saved)
+{
+	struct saved now = read_saved();
+	bool ok = true;
+	unsigned int i;
+
+	for (i = 0; i < NR_COUNTERS; i++) {
+		unsigned long after = read_counter(counter_names[i]);
+
+		if (!strcmp(counter_names[i], "modcount"))
+			ok &= is_change("modcount", before.counters[i], after, loaded);
+		else if (strncmp(counter_names[i], "total_", 6))
+			ok &= is_change(counter_names[i], before.counters[i], after, 0);
+		else
+			ok &= (after > before.counters[i]) == (loaded > 0);
+	}
+	ok &= is_change("same_file", before.saved.same_file, now.same_file, saved.same_file);
+	ok &= is_change("same_name", before.saved.same_name, now.same_name, saved.same_name);
+	ok &= is_change("late", before.saved.late, now.late, saved.late);
+	ok &= is_change("from_memory", before.saved.from_memory, now.from_memory,
+			saved.from_memory);
+	ok &= is_change("bytes_never_allocated", before.saved.bytes, now.bytes, saved.bytes);
+	return ok;
+}
+
+static bool is_result(const char *name, int got, int want)
+{
+	if (got == want)
+		return true;
+	ksft_print_msg("%s: %d, not %d\n", name, got, want);
+	return false;
+}
+
+/* How many of the callers end otherwise than with want. */
+static int count_others(const struct caller *callers, int n, int want)
+{
+	int i, others = 0;
+
+	for (i = 0; i < n; i++)
+		others += !is_result("a waiter", finish(&callers[i]), want);
+	return others;
+}
+
+/*
+ * Loads at the same time
+ */
+
+enum outcome {
+	SUCCEEDS,
+	FAILS,
+	IS_KILLED,
+};
+
+static void start_waiters(struct caller callers[NR_WAITERS], enum source source, const char *args)
+{
+	int i;
+
+	for (i = 0; i < NR_WAITERS; i++) {
+		struct load load = load_from(source, i, args);
+
+		callers[i] = start_waiter(&load);
+	}
+}
+
+/* What eight waiters save. Those for one file wait for the first of them, which has the name. */
+static struct saved saved_by(enum source owner, enum source waiter)
+{
+	struct saved saved = { .bytes = NR_WAITERS * image.len };
+
+	if (waiter == MEMORY)
+		saved.from_memory = NR_WAITERS;
+	else if (waiter == OWN_FILES)
+		saved.same_name = NR_WAITERS;
+	else if (waiter == owner)
+		saved.same_file = NR_WAITERS;
+	else
+		saved = (struct saved){
+			.same_name = 1,
+			.same_file = NR_WAITERS - 1,
+			.bytes = saved.bytes,
+		};
+	return saved;
+}
+
+/* One row of the table: who waits gets the result that is documented, and costs nothing. */
+static void test_waiters(enum source owner_source, enum source waiter_source, enum outcome outcome)
+{
+	static const char * const outcomes[] = { "succeeds", "fails", "is killed" };
+	static const int owner_results[] = { 0, ENODEV, KILLED };
+	static const int same_results[] = { 0, ENODEV, EINTR };
+	static const int other_results[] = { EEXIST, EBUSY, EBUSY };
+	const char *args = outcome == FAILS ? "park=1 init_result=-19" : "park=1";
+	bool is_same = waiter_source == owner_source && owner_source != MEMORY;
+	int want = is_same ? same_results[outcome] : other_results[outcome];
+	struct load load = load_from(owner_source, 0, args);
+	struct caller callers[NR_WAITERS];
+	struct owner owner;
+	bool ok;
+
+	begin();
+	owner = park_by_init(&load, MODULE_NAME);
+	start_waiters(callers, waiter_source, args);
+	ok = !is_live(MODULE_NAME);
+	if (outcome == IS_KILLED)
+		kill(owner.caller.pid, SIGKILL);
+	else
+		release_owner(&owner);
+	ok &= is_result("the owner", finish(&owner.caller), owner_results[outcome]);
+	ok &= count_others(callers, NR_WAITERS, want) == 0;
+	ok &= is_live(MODULE_NAME) == (outcome == SUCCEEDS);
+	ok &= is_loaded(MODULE_NAME) == (outcome == SUCCEEDS);
+	ok &= nothing_was_wasted(outcome == SUCCEEDS, saved_by(owner_source, waiter_source));
+	must_unload(MODULE_NAME);
+	ksft_test_result(ok, "owner from %s %s, waiters from %s get %d\n",
+			 source_names[owner_source], outcomes[outcome],
+			 source_names[waiter_source], want);
+}
+
+static void test_all_waiters(void)
+{
+	static const enum source owners[] = { FIRST_FILE, SECOND_FILE, MEMORY };
+	static const enum source waiters[] = { FIRST_FILE, SECOND_FILE, OWN_FILES, MEMORY };
+	unsigned int i, j;
+
+	for (i = 0; i < ARRAY_SIZE(owners); i++) {
+		for (j = 0; j < ARRAY_SIZE(waiters); j++) {
+			test_waiters(owners[i], waiters[j], SUCCEEDS);
+			test_waiters(owners[i], waiters[j], FAILS);
+			test_waiters(owners[i], waiters[j], IS_KILLED);
+		}
+	}
+}
+
+/* Every second waiter gets a signal, and leaves while the owner is still held. */
+static void test_signal(int sig, int want, enum source source, const char *args, int others)
+{
+	struct load load = load_from(FIRST_FILE, 0, "park=1 tag=1");
+	struct caller callers[NR_WAITERS];
+	unsigned long n = NR_WAITERS / 2;
+	struct saved saved = { .bytes = n * image.len };
+	struct owner owner;
+	bool ok;
+
+	if (source == MEMORY)
+		saved.from_memory = n;
+	else if (others)
+		saved.same_name = n;
+	else
+		saved.same_file = n;
+	begin();
+	owner = park_by_init(&load, MODULE_NAME);
+	start_waiters(callers, source, args);
+	for (int i = 0; i < NR_WAITERS / 2; i++)
+		kill(callers[i].pid, sig);
+	ok = count_others(callers, NR_WAITERS / 2, want) == 0;
+	ok &= is_loaded(MODULE_NAME) && !is_live(MODULE_NAME);
+	ok &= is_result("the owner", finish_owner(&owner), 0);
+	ok &= count_others(callers + NR_WAITERS / 2, NR_WAITERS / 2, others) == 0;
+	ok &= is_live(MODULE_NAME);
+	ok &= nothing_was_wasted(1, saved);
+	must_unload(MODULE_NAME);
+	ksft_test_result(ok, "signal %d to waiters from %s, args \"%s\": they leave, others stay\n",
+			 sig, source_names[source], args);
+}
+
+static void test_signals(void)
+{
+	static const struct {
+		int sig, result;
+	} signals[] = {
+		{ SIGKILL, KILLED },
+		{ SIGUSR1, EINTR },
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(signals); i++) {
+		int sig = signals[i].sig, result = signals[i].result;
+
+		test_signal(sig, result, FIRST_FILE, "park=1 tag=1", 0);
+		test_signal(sig, result, FIRST_FILE, "park=1 tag=2", EEXIST);
+		test_signal(sig, result, OWN_FILES, "park=1 tag=1", EEXIST);
+		test_signal(sig, result, MEMORY, "park=1 tag=1", EEXIST);
+	}
+}
+
+/*
+ * Arguments and flags
+ */
+
+/* How many wait for a load, as the kernel says. */
+static int count_waiting(void)
+{
+	char *text = read_text(PENDING, SIZE_MAX), *rest = text, *line;
+	int n, sum = 0;
+
+	while ((line = strsep(&rest, "\n")))
+		if (sscanf(line, "waiters\t%d", &n) == 1)
+			sum += n;
+	free(text);
+	return sum;
+}
+
+static bool has_tag(const char *expected)
+{
+	return is_loaded(MODULE_NAME) && file_says(PARAMETERS "tag", expected);
+}
+
+/*
+ * The owner fails, and those who have other arguments, or flags, load with their
+ * own: one of them, for all who have the same. That one is held in turn until all
+ * others wait for it, so that none of them is late.
+ */
+static void test_owner_fails(const char *what, const char *owner_args, struct load load)
+{
+	struct load fails = load_from(FIRST_FILE, 0, owner_args);
+	struct caller callers[NR_WAITERS];
+	struct owner owner;
+	bool ok;
+	int i;
+
+	begin();
+	owner = park_by_init(&fails, MODULE_NAME);
+	for (i = 0; i < NR_WAITERS; i++)
+		callers[i] = start_waiter(&load);
+	ok = is_result("the owner", finish_owner(&owner), EINVAL);
+	wait_until(!access(owner.park, F_OK) && count_waiting() == NR_WAITERS - 1,
+		   "the waiters did not wait again\n");
+	ok &= has_tag("2\n") && !is_live(MODULE_NAME);
+	ok &= is_result("release", write_to(owner.park, "0"), 0);
+	ok &= count_others(callers, NR_WAITERS, 0) == 0;
+	ok &= has_tag("2\n") && is_live(MODULE_NAME);
+	ok &= nothing_was_wasted(1, (struct saved){
+		.same_file = NR_WAITERS - 1,
+		.bytes = (NR_WAITERS - 1) * image.len,
+	});
+	must_unload(MODULE_NAME);
+	ksft_test_result(ok, "owner fails, waiters have other %s: they load with theirs\n", what);
+}
+
+/* The owner succeeds: the module is there, and not as the others want it. */
+static void test_owner_succeeds(const char *what, struct load load)
+{
+	struct load succeeds = load_from(FIRST_FILE, 0, "park=1 tag=1");
+	struct caller callers[NR_WAITERS];
+	struct owner owner;
+	bool ok;
+	int i;
+
+	begin();
+	owner = park_by_init(&succeeds, MODULE_NAME);
+	for (i = 0; i < NR_WAITERS; i++)
+		callers[i] = start_waiter(&load);
+	ok = is_result("the owner", finish_owner(&owner), 0);
+	ok &= count_others(callers, NR_WAITERS, EEXIST) == 0;
+	ok &= has_tag("1\n") && is_live(MODULE_NAME);
+	ok &= nothing_was_wasted(1, (struct saved){
+		.same_name = NR_WAITERS,
+		.bytes = NR_WAITERS * image.len,
+	});
+	must_unload(MODULE_NAME);
+	ksft_test_result(ok, "owner succeeds, waiters have other %s: it keeps its own\n", what);
+}
+
+/* Whoever has a bad pointer is told so at once, and nobody else notices. */
+static void test_bad_pointers(void)
+{
+	static const enum source sources[] = { FIRST_FILE, SECOND_FILE, MEMORY };
+	static const char * const pointers[] = { NULL, (const char *)8, (const char *)~0xfffUL };
+	struct load load = load_from(FIRST_FILE, 0, "park=1");
+	struct caller waiter;
+	struct owner owner;
+	unsigned int i, j;
+	bool ok = true;
+
+	begin();
+	owner = park_by_init(&load, MODULE_NAME);
+	waiter = start_waiter(&load);
+	for (i = 0; i < ARRAY_SIZE(sources); i++) {
+		for (j = 0; j < ARRAY_SIZE(pointers); j++) {
+			struct load bad = load_from(sources[i], 0, pointers[j]);
+
+			ok &= is_result("with a bad pointer", do_load(&bad), EFAULT);
+		}
+	}
+	ok &= !is_live(MODULE_NAME) && count_waiting() == 1;
+	ok &= is_result("the owner", finish_owner(&owner), 0);
+	ok &= is_result("the waiter", finish(&waiter), 0);
+	for (i = 0; i < ARRAY_SIZE(sources); i++) {
+		struct load bad = load_from(sources[i], 0, NULL);
+
+		ok &= is_result("late, with a bad pointer", do_load(&bad), EFAULT);
+	}
+	ok &= nothing_was_wasted(1, (struct saved){ .same_file = 1, .bytes = image.len });
+	must_unload(MODULE_NAME);
+	ksft_test_result(ok, "bad pointers to arguments: EFAULT for each, and for nobody else\n");
+}
+
+static void test_arguments(void)
+{
+	struct load other_args = load_from(FIRST_FILE, 0, "park=1 tag=2");
+	struct load other_flags = with_flags(load_from(FIRST_FILE, 0, "park=1 tag=2 init_result=0"),
+					     MODULE_INIT_IGNORE_MODVERSIONS);
+
+	test_owner_fails("arguments", "park=1 tag=1 init_result=-22", other_args);
+	test_owner_fails("flags", "park=1 tag=1 init_result=-22", other_flags);
+	test_owner_succeeds("arguments", other_args);
+	other_flags.args = "park=1 tag=1";
+	test_owner_succeeds("flags", other_flags);
+	test_bad_pointers();
+}
+
+/*
+ * Loads of a module that is live
+ */
+
+static void test_late(const struct load *live, const struct load *late, const char *what,
+		      size_t size)
+{
+	int i, others = 0, n = is_quick() ? 100 : 1000;
+	struct saved saved = { .bytes = n * size };
+	bool ok = is_result("first load", do_load(live), 0);
+
+	if (late->path)
+		saved.late = n;
+	else
+		saved.from_memory = n;
+	begin();
+	for (i = 0; i < n; i++)
+		others += do_load(late) != EEXIST;
+	ok &= !others && nothing_was_wasted(0, saved);
+	must_unload(MODULE_NAME);
+	ksft_test_result(ok, "%d late loads of a module that came from %s: EEXIST\n", n, what);
+}
+
+static void test_late_loads(const struct load *compressed, size_t compressed_len)
+{
+	struct load file = load_from(FIRST_FILE, 0, ""), memory = load_from(MEMORY, 0, "");
+	struct load other_file = load_from(SECOND_FILE, 0, "");
+
+	test_late(&file, &file, "the same file", image.len);
+	test_late(&file, &other_file, "another file", image.len);
+	test_late(&file, &memory, "a file, from memory", image.len);
+	test_late(&memory, &memory, "memory, from memory", image.len);
+	test_late(&memory, &file, "memory, from a file", image.len);
+	test_late(compressed, compressed, "the same compressed file", compressed_len);
+	test_late(compressed, &file, "a compressed file, from one that is not", image.len);
+	test_late(compressed, &memory, "a compressed file, from memory", image.len);
+}
+
+/* Writes like overwrite(), by a mapping whose pages were read before they are written to. */
+static void overwrite_mapped(const char *path, const struct image *from)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	char *bytes = mmap(NULL, from->len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	if (fd < 0 || bytes == MAP_FAILED)
+		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
+	close(fd);
+	if (memcmp(bytes, from->bytes, from->len))
+		memcpy(bytes, from->bytes, from->len);
+	munmap(bytes, from->len);
+}
+
+static void replace(const char *path, const struct image *from)
+{
+	char *file = write_image(from);
+
+	if (rename(file, path))
+		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
+	free(file);
+}
+
+/* A file that a live module came from, and that now has another module in it. */
+static void test_replaced(const char *how,
+			  void (*change)(const char *path, const struct image *from),
+			  bool is_compressed)
+{
+	struct image first = is_compressed ? compress(&image) : image;
+	struct image second = is_compressed ? compress(&other_image) : other_image;
+	char *path = write_image(&first);
+	struct load load = {
+		.path = path,
+		.args = "",
+		.flags = is_compressed ? MODULE_INIT_COMPRESSED_FILE : 0,
+	};
+	bool ok;
+
+	ok = is_result("first module", do_load(&load), 0);
+	ok &= is_result("first module again", do_load(&load), EEXIST);
+	change(path, &second);
+	ok &= is_result("other module", do_load(&load), 0);
+	ok &= is_live(MODULE_NAME) && is_live(OTHER_NAME);
+	begin();
+	ok &= is_result("other module again", do_load(&load), EEXIST);
+	ok &= nothing_was_wasted(0, (struct saved){ .late = 1, .bytes = second.len });
+	must_unload(MODULE_NAME);
+	/* And back: the memory of either is of no use now. */
+	change(path, &first);
+	ok &= is_result("first module once more", do_load(&load), 0);
+	ok &= is_live(MODULE_NAME);
+	must_unload(MODULE_NAME);
+	must_unload(OTHER_NAME);
+	unlink(path);
+	free(path);
+	if (is_compressed) {
+		free(first.bytes);
+		free(second.bytes);
+	}
+	ksft_test_result(ok, "%sfile %s: the module that is in it is loaded\n",
+			 is_compressed ? "compressed " : "", how);
+}
+
+/* Another build of the module, which tells its version. */
+static struct image new_build(char version)
+{
+	struct image build = copy_image(&image, image.len);
+	struct elf64_shdr *modinfo = find_section(&build, ".modinfo");
+	static const char field[] = "\0version=";
+	char *found = memmem(build.bytes + modinfo->sh_offset, modinfo->sh_size, field,
+			     sizeof(field) - 1);
+
+	if (!found)
+		ksft_exit_fail_msg("the module has no version\n");
+	found[sizeof(field) - 1] = version;
+	return build;
+}
+
+static bool has_version(const char *version)
+{
+	return is_live(MODULE_NAME) && file_says("/sys/module/" MODULE_NAME "/version", version);
+}
+
+/* The file changes while the module is live; once that is gone, it is the file that counts. */
+static void test_other_build(bool is_compressed)
+{
+	struct image build = new_build('2');
+	struct image first = is_compressed ? compress(&image) : image;
+	struct image second = is_compressed ? compress(&build) : build;
+	char *path = write_image(&first);
+	struct load load = {
+		.path = path,
+		.args = "",
+		.flags = is_compressed ? MODULE_INIT_COMPRESSED_FILE : 0,
+	};
+	bool ok;
+
+	ok = is_result("first build", do_load(&load), 0) && has_version("1\n");
+	overwrite(path, &second);
+	ok &= is_result("other build beside it", do_load(&load), EEXIST) && has_version("1\n");
+	must_unload(MODULE_NAME);
+	ok &= is_result("other build", do_load(&load), 0) && has_version("2\n");
+	must_unload(MODULE_NAME);
+	overwrite(path, &first);
+	ok &= is_result("first build again", do_load(&load), 0) && has_version("1\n");
+	must_unload(MODULE_NAME);
+	load = (struct load){ .image = &build, .args = "" };
+	ok &= is_result("other build from memory", do_load(&load), 0) && has_version("2\n");
+	must_unload(MODULE_NAME);
+	unlink(path);
+	free(path);
+	free(build.bytes);
+	if (is_compressed) {
+		free(first.bytes);
+		free(second.bytes);
+	}
+	ksft_test_result(ok, "%sfile with another build: it is loaded after an unload\n",
+			 is_compressed ? "compressed " : "");
+}
+
+static void test_changes(void)
+{
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		test_replaced("overwritten", overwrite, i);
+		test_replaced("overwritten by a mapping", overwrite_mapped, i);
+		test_replaced("replaced", replace, i);
+		test_other_build(i);
+	}
+}
+
+/*
+ * Memory
+ */
+
+static unsigned long vmalloc_used(void)
+{
+	char *text = read_text("/proc/meminfo", SIZE_MAX), *line = strstr(text, "VmallocUsed:");
+	unsigned long kib;
+
+	if (!line || sscanf(line, "VmallocUsed: %lu kB", &kib) != 1)
+		ksft_exit_fail_msg("/proc/meminfo has no VmallocUsed\n");
+	free(text);
+	return kib << 10;
+}
+
+/* Whether the process waits, and with a look at the memory meanwhile. */
+static bool has_arrived_watched(pid_t pid, unsigned long *peak)
+{
+	unsigned long used = vmalloc_used();
+
+	if (used > *peak)
+		*peak = used;
+	return has_arrived(pid, SYS_init_module, 'S');
+}
+
+/*
+ * Many processes with an image of 4 MB each. They are all there before the owner,
+ * so that what they themselves take is not in the difference.
+ */
+static void test_peak(void)
+{
+	struct image large = copy_image(&image, LARGE);
+	struct load owner_load = { .image = &large, .args = "park=1" };
+	struct load load = { .image = &large, .args = "" };
+	int i, gate[2], n = is_quick() ? 32 : MAX_CALLERS - 1;
+	struct caller callers[MAX_CALLERS];
+	unsigned long parked, peak = 0;
+	struct owner owner;
+	bool ok;
+
+	if (pipe2(gate, O_CLOEXEC))
+		ksft_exit_fail_msg("pipe: %s\n", strerror(errno));
+	for (i = 0; i < n; i++) {
+		char c;
+
+		callers[i] = fork_caller();
+		if (callers[i].pid)
+			continue;
+		if (read(gate[0], &c, 1) != 1)
+			_exit(1);
+		*callers[i].result = do_load(&load);
+		_exit(0);
+	}
+	begin();
+	owner = park_by_init(&owner_load, MODULE_NAME);
+	/* The owner has its module by now, and its copy of the image no longer. */
+	parked = vmalloc_used();
+	if (write(gate[1], large.bytes, n) != n)
+		ksft_exit_fail_msg("pipe: %s\n", strerror(errno));
+	for (i = 0; i < n; i++)
+		wait_until(has_arrived_watched(callers[i].pid, &peak),
+			   "%d of %d did not arrive\n", n - i, n);
+	ksft_print_msg("vmalloc: %lu KiB with the owner, %lu KiB with %d waiters\n",
+		       parked >> 10, peak >> 10, n);
+	ok = peak <= parked + LARGE;
+	ok &= is_result("the owner", finish_owner(&owner), 0);
+	ok &= count_others(callers, n, EEXIST) == 0;
+	ok &= nothing_was_wasted(1, (struct saved){
+		.from_memory = n,
+		.bytes = n * LARGE,
+	});
+	must_unload(MODULE_NAME);
+	close(gate[0]);
+	close(gate[1]);
+	free(large.bytes);
+	ksft_test_result(ok, "%d calls of init_module with 4 MB: one image in memory at most\n",
+			 n + 1);
+}
+
+/*
+ * What is refused for other reasons, as on any kernel: the name is looked for
+ * before C looks at the file.
+ */
+
+static void test_fd(const char *name, int fd, int flags, int want)
+{
+	int got = syscall(SYS_finit_module, fd, "", flags) ? errno : 0;
+
+	ksft_test_result(is_result(name, got, want), "finit_module, %s: %d\n", name, want);
+	if (fd >= 0)
+		close(fd);
+}
+
+static void test_one_load(const char *name, const struct load *load, int want)
+{
+	ksft_test_result(is_result(name, do_load(load), want), "%s, %s: %d\n",
+			 load->path ? "finit_module" : "init_module", name, want);
+}
+
+/* A file opened before the process gives up what it needs to load a module. */
+static void test_not_root(void)
+{
+	struct load memory = load_from(MEMORY, 0, "");
+	int fd = open(files[0].path, O_RDONLY | O_CLOEXEC);
+	struct caller callers[2];
+	bool ok;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		callers[i] = fork_caller();
+		if (callers[i].pid)
+			continue;
+		if (setuid(65534))
+			_exit(1);
+		if (i)
+			*callers[i].result = do_load(&memory);
+		else
+			*callers[i].result = syscall(SYS_finit_module, fd, "", 0) ? errno : 0;
+		_exit(0);
+	}
+	close(fd);
+	ok = count_others(callers, 2, EPERM) == 0;
+	ksft_test_result(ok, "without CAP_SYS_MODULE: %d\n", EPERM);
+}
+
+/* What is no file is not read: what somebody else is to get from it is still there. */
+static void test_pipe(void)
+{
+	int fds[2], got, left = 0;
+	bool ok;
+
+	if (pipe2(fds, O_CLOEXEC) || write(fds[1], image.bytes, 4096) != 4096)
+		ksft_exit_fail_msg("pipe: %s\n", strerror(errno));
+	got = syscall(SYS_finit_module, fds[0], "", 0) ? errno : 0;
+	ok = is_result("pipe", got, EINVAL);
+	ok &= !ioctl(fds[0], FIONREAD, &left) && is_result("bytes in the pipe", left, 4096);
+	close(fds[0]);
+	close(fds[1]);
+	ksft_test_result(ok, "finit_module, pipe: %d, and nothing is taken from it\n", EINVAL);
+}
+
+static void test_errors(void)
+{
+	struct image zeros = new_image(4096);
+	struct image unmapped = { .len = image.len };
+	struct load not_elf, load = { .args = "" };
+	struct load file = load_from(FIRST_FILE, 0, "");
+	int fd, log = open_log();
+	char *path;
+
+	test_fd("no fd", -1, 0, EBADF);
+	test_fd("fd for writing", open(file.path, O_WRONLY), 0, EBADF);
+	test_fd("bad flags", open(file.path, O_RDONLY), 8, EINVAL);
+	test_fd("folder", open("/tmp", O_RDONLY), 0, EINVAL);
+	test_fd("device", open("/dev/null", O_RDONLY), 0, EINVAL);
+	test_pipe();
+	test_not_root();
+
+	fd = open(file.path, O_RDWR);
+	test_one_load("file open for writing", &file, ETXTBSY);
+	close(fd);
+	path = write_image(&zeros);
+	not_elf = (struct load){ .path = path, .args = "" };
+	test_one_load("not ELF", &not_elf, ENOEXEC);
+	unlink(path);
+	free(path);
+	load.image = &zeros;
+	test_one_load("not ELF", &load, ENOEXEC);
+	load.image = &unmapped;
+	test_one_load("image not mapped", &load, EFAULT);
+	ksft_test_result(!count_in_log(log, "not supported for file"),
+			 "the kernel does not complain of what it was given\n");
+	close(log);
+	free(zeros.bytes);
+}
+
+static void test_parameter(void)
+{
+	struct stat st;
+
+	ksft_test_result(!stat(DEDUP_MODE, &st) && st.st_mode == (S_IFREG | 0400),
+			 "the mode is shown to root only\n");
+}
+
+static void read_images(char **argv)
+{
+	struct image raw, other;
+	char path[PATH_MAX];
+	size_t len;
+
+	module_path(path, argv, MODULE_NAME);
+	raw = read_image(path);
+	module_path(path, argv, OTHER_NAME);
+	other = read_image(path);
+	len = raw.len > other.len ? raw.len : other.len;
+	image = copy_image(&raw, len);
+	other_image = copy_image(&other, len);
+	free(raw.bytes);
+	free(other.bytes);
+}
+
+int main(int argc, char **argv)
+{
+	struct load compressed = { .args = "", .flags = MODULE_INIT_COMPRESSED_FILE };
+	struct image frame;
+	unsigned int i;
+	char *path;
+
+	ksft_print_header();
+	need_root_and_stats();
+	if (access(DEDUP, F_OK) || access(DEDUP_MODE, F_OK))
+		ksft_exit_skip("needs CONFIG_MODULE_DEDUP_RUST\n");
+	if (!file_says(DEDUP_MODE, "full\n"))
+		ksft_exit_skip("needs module.dedup=full\n");
+	read_images(argv);
+	use_own_tmp();
+	for (i = 0; i < ARRAY_SIZE(files); i++)
+		files[i] = (struct load){ .path = write_image(&image) };
+	frame = compress(&image);
+	path = write_image(&frame);
+	compressed.path = path;
+	must_unload(MODULE_NAME);
+	must_unload(OTHER_NAME);
+
+	ksft_set_plan(36 + 8 + 5 + 8 + 8 + 1 + 12 + 1);
+	test_all_waiters();
+	test_signals();
+	test_arguments();
+	test_late_loads(&compressed, frame.len);
+	test_changes();
+	test_peak();
+	test_errors();
+	test_parameter();
+	ksft_finished();
+}
