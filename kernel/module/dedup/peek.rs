@@ -19,13 +19,10 @@ use crate::key::{
 /// The section that holds the `struct module`, and a NUL.
 const SECTION_NAME: &[u8] = b".gnu.linkonce.this_module\0";
 
-/// kbuild puts the section behind those of code and data, which may be many, and eight after it:
-/// it is the ninth from the end.
-const USUAL_PLACE: u64 = 9;
-/// Elsewhere, it is searched for. Headers of sections that are read at once: few enough for the
-/// stack.
+/// Headers of sections that are read at once: few enough for the stack. kbuild puts the section
+/// behind those of code and data, which may be many, and eight after it.
 const HEADERS_AT_ONCE: usize = 9;
-/// How often.
+/// How often, for what else may be there, like debug information.
 const READS_OF_HEADERS: usize = 5;
 /// Sections of the right size that are asked for their name.
 const CANDIDATES: usize = 4;
@@ -82,7 +79,7 @@ pub(crate) const ELF32: Layout = Layout {
     e_shoff: (32, 4),
     e_shentsize: (46, 2),
     e_shnum: (48, 2),
-    e_shstrndx: (45, 2),
+    e_shstrndx: (50, 2),
     section_header: 40,
     sh_flags: (8, 4),
     sh_offset: (16, 4),
@@ -187,7 +184,7 @@ impl<I: Image> Search<'_, I> {
 
 /// Finds the name of the module in `image`.
 ///
-/// Reads at most thirteen times, and less than 4 KiB in all, whatever the image is.
+/// Reads at most twelve times, and less than 4 KiB in all, whatever the image is.
 pub(crate) fn module_name(image: &mut impl Image, format: &Format) -> Option<Name> {
     let layout = &format.layout;
     let mut header = [0; MAX_FILE_HEADER];
@@ -211,16 +208,6 @@ pub(crate) fn module_name(image: &mut impl Image, format: &Format) -> Option<Nam
     };
     if search.names_index >= sections {
         return None;
-    }
-
-    if let Some(usual) = sections.checked_sub(USUAL_PLACE) {
-        let mut header = [0; MAX_SECTION_HEADER];
-        let header = header.get_mut(..layout.section_header)?;
-
-        search.read_headers(usual, header)?;
-        if search.is_module(header)? {
-            return search.module_name(header);
-        }
     }
 
     // From the end, because there are fewer sections after the one that is looked for.
@@ -364,7 +351,7 @@ mod tests {
             bytes: 0,
         };
         assert!(module_name(&mut counting, &format(ELF64)).is_none());
-        assert!(counting.reads <= 13);
+        assert!(counting.reads <= 12);
         assert!(counting.bytes < 4096);
         Ok(())
     }

@@ -36,7 +36,7 @@ pub(crate) const NAME_OFFSET: u64 = 24;
 /// Sections, counted from the end, among which peek.rs has to find that of the module.
 const LAST_SECTIONS: usize = 45;
 
-const MAX_READS: usize = 13;
+const MAX_READS: usize = 12;
 const MAX_BYTES: usize = 4095;
 
 #[derive(Clone, Copy, Debug)]
