@@ -50,6 +50,11 @@ loff_t module_dedup_file_size(const struct file *file);
 bool module_dedup_read(struct file *file, loff_t pos, void *to, size_t len);
 /* Whether the file system tells changes apart; if so, fills in *id. */
 bool module_dedup_file_id(const struct file *file, struct module_dedup_file_id *id);
+/* Counters that nobody but the functions that bump them needs to see. */
+extern atomic_long_t invalid_becoming_bytes;
+extern atomic_long_t invalid_mod_bytes;
+extern atomic_t failed_becoming;
+extern atomic_t failed_load_modules;
 /* Set at boot, and never again. */
 extern enum module_dedup_mode module_dedup_mode;
 
@@ -70,6 +75,7 @@ static inline int module_dedup_claim(struct module_dedup_load *load, const char 
 {
 	return 0;
 }
+
 static inline void module_dedup_unloading(const char *name) { }
 #endif
 

@@ -26,7 +26,7 @@ use crate::{
     waits::Caller, //
 };
 
-/// Claims `name` for the load that `caller`, the task that calls this, is about to do; the claim lasts until the owner
+/// Claims `name` for the load that `caller`, who calls this, is about to do; it lasts until the owner
 /// completes with the load's result. Without memory, there is no claim to hold, and the list of
 /// modules has to do (invariant 4).
 ///

@@ -96,10 +96,8 @@ impl Image for File {
         pos.checked_add(bindings::loff_t::try_from(to.len()).ok()?)?;
 
         // SAFETY: The file is open for reading, and `to` has as many bytes as are asked for.
-        unsafe {
-            bindings::module_dedup_read(self.as_ptr(), pos, to.as_mut_ptr().cast(), to.len())
-        }
-        .then_some(())
+        unsafe { bindings::module_dedup_read(self.as_ptr(), pos, to.as_mut_ptr().cast(), to.len()) }
+            .then_some(())
     }
 }
 

@@ -131,11 +131,6 @@ bool module_dedup_file_id(const struct file *file, struct module_dedup_file_id *
 
 #ifdef CONFIG_MODULE_STATS
 /* The counters are Rust's. To bump one from Rust costs a call, here it does not. */
-extern atomic_long_t invalid_becoming_bytes;
-extern atomic_long_t invalid_mod_bytes;
-extern atomic_t failed_becoming;
-extern atomic_t failed_load_modules;
-
 static unsigned long compressed_bytes(struct load_info *info, int flags)
 {
 #ifdef CONFIG_MODULE_DECOMPRESS

@@ -322,7 +322,7 @@ static void blacklisted_name(void)
 
 	if (!name)
 		ksft_exit_fail_msg("the module does not say its name\n");
-	strcpy(name, "name=test_black");
+	memcpy(name, "name=test_black", sizeof("name=test_black"));
 	load_image("blacklisted", black, 0);
 }
 
