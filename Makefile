@@ -14,7 +14,7 @@ export VARIANT CPUS MEM KSRC ACCEL FULL
 run: ## everything, from nothing: build, boot, kmod.sh 0008, the statistics
 	@scripts/run
 
-check: ## everything that CI checks; FULL=1: and the variant off
+check: ## everything that CI checks; FULL=1: and the variant off, real boots
 	@scripts/check
 
 kernel: ## build one variant to build/VARIANT/arch/x86/boot/bzImage

@@ -148,7 +148,7 @@ find_tools()
 	simple make 4.0
 	simple gcc 8.1
 	simple cargo 1.85
-	for tool in file git flex bison bc patch quilt rsync perl xz zstd kmod modprobe shellcheck; do
+	for tool in file git flex bison bc patch quilt rsync perl xz zstd kmod modprobe shellcheck mmdebstrap cpio; do
 		simple "$tool" 0
 	done
 	simple udevadm 0

@@ -26,9 +26,9 @@ use crate::{
     waits::Caller, //
 };
 
-/// Claims `name` for the load that `caller`, who calls this, is about to do; it lasts until the owner
-/// completes with the load's result. Without memory, there is no claim to hold, and the list of
-/// modules has to do (invariant 4).
+/// Claims `name` for the load that `caller`, who calls this, is about to do; it lasts until the
+/// owner completes with the load's result. Without memory, there is no claim to hold, and the list
+/// of modules has to do (invariant 4).
 ///
 /// If the name is claimed, waits for that load: fails with `EEXIST` if it succeeded, `EBUSY` if it
 /// failed, `EINTR` if a signal came first.

@@ -12,6 +12,7 @@
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
 #include <linux/printk.h>
+#include <linux/shmem_fs.h>
 #include <linux/stat.h>
 #include <linux/string.h>
 #include <uapi/linux/module.h>
@@ -97,8 +98,16 @@ static bool read_cached(const struct file *file, loff_t pos, void *to, size_t le
 	return is_there;
 }
 
+/*
+ * Only of a regular file can a module be loaded, and only of some of those: to
+ * read others could sleep, take what is meant for somebody else, or not be
+ * possible for the kernel.
+ */
 bool module_dedup_read(struct file *file, loff_t pos, void *to, size_t len)
 {
+	if (!S_ISREG(file_inode(file)->i_mode) || !(file->f_mode & FMODE_CAN_READ))
+		return false;
+
 	return read_cached(file, pos, to, len) || kernel_read(file, to, len, &pos) == len;
 }
 
@@ -110,6 +119,10 @@ bool module_dedup_file_id(const struct file *file, struct module_dedup_file_id *
 {
 	struct inode *inode = file_inode(file);
 	struct kstat stat;
+
+	/* What is written there through a mapping is no change to anybody. */
+	if (shmem_mapping(d_real_inode(file->f_path.dentry)->i_mapping))
+		return false;
 
 	if (vfs_getattr_nosec(&file->f_path, &stat,
 			      STATX_INO | STATX_SIZE | STATX_CTIME | STATX_CHANGE_COOKIE,

@@ -296,7 +296,8 @@ impl Autoload {
 
     /// A request that is killed while its modprobe runs.
     fn killed_request(&self) -> c_int {
-        self.requests.request(Name::new(b"module"), true, || KILLED, || ())
+        self.requests
+            .request(Name::new(b"module"), true, || KILLED, || ())
     }
 
     fn request(&self, wait: bool, succeed: bool) -> c_int {
