@@ -41,12 +41,21 @@ pub(crate) fn claim<'a>(
 ) -> Result<Option<Owner<'a, Name>>> {
     match names.enter(name, caller) {
         Role::Owner(owner) => Ok(Some(owner)),
-        Role::Waiter(load) => Err(match load.wait(Leave::Signal) {
-            Some(0) => EEXIST,
-            Some(_) => EBUSY,
-            None => EINTR,
-        }),
+        Role::Waiter(load) => Err(refusal(load.wait(Leave::Signal))),
         Role::Alone => Ok(None),
+    }
+}
+
+/// What a wait for a load of the same name ends with.
+///
+/// A load that fails with `EEXIST` found the module live: it is there for whoever waited as well.
+/// No init function can fail with that, see do_init_module().
+fn refusal(result: Option<c_int>) -> Error {
+    match result {
+        Some(0) => EEXIST,
+        Some(result) if result == EEXIST.to_errno() => EEXIST,
+        Some(_) => EBUSY,
+        None => EINTR,
     }
 }
 
@@ -157,6 +166,14 @@ mod tests {
         claimed.complete(0);
         assert!(claim(&names, &name, Caller::current())?.is_some());
         Ok(())
+    }
+
+    #[test]
+    fn waiters_learn_whether_the_module_is_there() {
+        assert_eq!(refusal(Some(0)), EEXIST);
+        assert_eq!(refusal(Some(EEXIST.to_errno())), EEXIST);
+        assert_eq!(refusal(Some(ENOEXEC.to_errno())), EBUSY);
+        assert_eq!(refusal(None), EINTR);
     }
 
     #[test]

@@ -457,6 +457,35 @@ static void test_late_compressed(const struct load *compressed)
 	ksft_test_result(ok, "%d late loads of a compressed file on tmpfs: EEXIST\n", n);
 }
 
+/*
+ * Those who come late at the same time may meet each other, and none of them is
+ * a load that failed: the module is there.
+ */
+static void test_late_at_once(void)
+{
+	static const enum source sources[] = { FIRST_FILE, SECOND_FILE, MEMORY };
+	struct load first = load_from(FIRST_FILE, 0, "");
+	struct caller callers[64];
+	bool ok = is_result("first load", do_load(&first), 0);
+	unsigned int i, n = is_quick() ? 10 : 100;
+
+	for (i = 0; i < ARRAY_SIZE(callers); i++) {
+		struct load load = load_from(sources[i % ARRAY_SIZE(sources)], 0, "");
+
+		callers[i] = fork_caller();
+		if (callers[i].pid)
+			continue;
+		do
+			*callers[i].result = do_load(&load);
+		while (*callers[i].result == EEXIST && --n);
+		_exit(0);
+	}
+	ok &= count_others(callers, ARRAY_SIZE(callers), EEXIST) == 0;
+	must_unload(MODULE_NAME);
+	ksft_test_result(ok, "%zu processes are late %u times at once: EEXIST\n",
+			 ARRAY_SIZE(callers), n);
+}
+
 static void test_late_loads(const struct load *compressed)
 {
 	struct load file = load_from(FIRST_FILE, 0, ""), memory = load_from(MEMORY, 0, "");
@@ -467,6 +496,7 @@ static void test_late_loads(const struct load *compressed)
 	test_late(&file, &memory, "a file, from memory", image.len);
 	test_late(&memory, &memory, "memory, from memory", image.len);
 	test_late(&memory, &file, "memory, from a file", image.len);
+	test_late_at_once();
 	test_late_compressed(compressed);
 	test_late(compressed, &file, "a compressed file, from one that is not", image.len);
 	test_late(compressed, &memory, "a compressed file, from memory", image.len);
@@ -829,7 +859,7 @@ int main(int argc, char **argv)
 	must_unload(MODULE_NAME);
 	must_unload(OTHER_NAME);
 
-	ksft_set_plan(36 + 8 + 5 + 8 + 8 + 1 + 12 + 1);
+	ksft_set_plan(36 + 8 + 5 + 9 + 8 + 1 + 12 + 1);
 	test_all_waiters();
 	test_signals();
 	test_arguments();
