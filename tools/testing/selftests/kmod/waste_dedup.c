@@ -468,6 +468,7 @@ static void test_late_at_once(void)
 	struct caller callers[64];
 	bool ok = is_result("first load", do_load(&first), 0);
 	unsigned int i, n = is_quick() ? 10 : 100;
+	int err;
 
 	for (i = 0; i < ARRAY_SIZE(callers); i++) {
 		struct load load = load_from(sources[i % ARRAY_SIZE(sources)], 0, "");
@@ -476,8 +477,9 @@ static void test_late_at_once(void)
 		if (callers[i].pid)
 			continue;
 		do
-			*callers[i].result = do_load(&load);
-		while (*callers[i].result == EEXIST && --n);
+			err = do_load(&load);
+		while (err == EEXIST && --n);
+		*callers[i].result = err;
 		_exit(0);
 	}
 	ok &= count_others(callers, ARRAY_SIZE(callers), EEXIST) == 0;
