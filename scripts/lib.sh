@@ -115,3 +115,11 @@ kmod_tests()
 {
 	sed -nE 's/^ALL_TESTS=".*\b([0-9]{4}):[0-9]+:[01]"$/\1/p' "$1"
 }
+
+# Debian's mirrors, as the machine's own apt sources name them.
+mirrors()
+{
+	# shellcheck disable=SC2016
+	apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 'Created-By: Packages' |
+		sed -n 's/^Debian //p' | awk '!seen[$0]++'
+}
