@@ -411,6 +411,25 @@ static inline struct caller start_load(const struct load *load)
 	_exit(0);
 }
 
+/* Starts two loads without privileges: from a file that is open already, and from memory. */
+static inline void start_unprivileged(struct caller callers[2], int fd, const struct load *memory)
+{
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		callers[i] = fork_caller();
+		if (callers[i].pid)
+			continue;
+		if (setuid(65534))
+			_exit(1);
+		if (i)
+			*callers[i].result = do_load(memory);
+		else
+			*callers[i].result = syscall(SYS_finit_module, fd, "", 0) ? errno : 0;
+		_exit(0);
+	}
+}
+
 /* Starts a process that has to wait for somebody else's load; returns when it does. */
 static inline struct caller start_waiter(const struct load *load)
 {

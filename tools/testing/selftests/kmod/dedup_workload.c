@@ -162,22 +162,11 @@ static void load_fd(const char *name, int fd, int flags)
 /* A process that opened the file before it gave up what it needs to load a module. */
 static void not_root(void)
 {
-	int i, fd = open(from_file.path, O_RDONLY | O_CLOEXEC);
+	int fd = open(from_file.path, O_RDONLY | O_CLOEXEC);
 	struct caller callers[2];
 
 	begin("not root");
-	for (i = 0; i < 2; i++) {
-		callers[i] = fork_caller();
-		if (callers[i].pid)
-			continue;
-		if (setuid(65534))
-			_exit(1);
-		if (i)
-			*callers[i].result = do_load(&from_memory);
-		else
-			*callers[i].result = syscall(SYS_finit_module, fd, "", 0) ? errno : 0;
-		_exit(0);
-	}
+	start_unprivileged(callers, fd, &from_memory);
 	close(fd);
 	report_callers("finit_module, init_module", callers, 2);
 	report_counters();

@@ -743,20 +743,8 @@ static void test_not_root(void)
 	int fd = open(files[0].path, O_RDONLY | O_CLOEXEC);
 	struct caller callers[2];
 	bool ok;
-	int i;
 
-	for (i = 0; i < 2; i++) {
-		callers[i] = fork_caller();
-		if (callers[i].pid)
-			continue;
-		if (setuid(65534))
-			_exit(1);
-		if (i)
-			*callers[i].result = do_load(&memory);
-		else
-			*callers[i].result = syscall(SYS_finit_module, fd, "", 0) ? errno : 0;
-		_exit(0);
-	}
+	start_unprivileged(callers, fd, &memory);
 	close(fd);
 	ok = count_others(callers, 2, EPERM) == 0;
 	ksft_test_result(ok, "without CAP_SYS_MODULE: %d\n", EPERM);
