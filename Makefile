@@ -9,7 +9,7 @@ MEM ?= 4G
 export VARIANT CPUS MEM KSRC ACCEL FULL
 
 .DEFAULT_GOAL := run
-.PHONY: run check kernel vm selftest kunit model peek fuzz tree refresh series setup doctor clean help
+.PHONY: run check kernel vm selftest kunit model peek fuzz tree refresh series setup docs doctor soak clean help
 
 run: ## everything, from nothing: build, boot, kmod.sh 0008, the statistics
 	@scripts/run
@@ -37,6 +37,12 @@ peek: ## peek.rs against an ELF crate, on the modules of the build, on the host
 
 fuzz: ## peek.rs under libFuzzer, for SECONDS=60, on the host
 	@scripts/fuzz $(SECONDS)
+
+soak: ## loads in all ways at once, in a small guest, for MINUTES=5
+	@scripts/soak $(MINUTES)
+
+docs: ## the pages of Documentation/ as HTML, in build/docs/
+	@scripts/docs
 
 tree: ## lay out the source tree of a variant
 	@scripts/tree '$(VARIANT)'

@@ -154,8 +154,10 @@ find_tools()
 	simple udevadm 0
 	simple ip 0 -V
 	simple capsh 0 --help
+	simple mkfs.xfs 0 -V
 	find_header libc6-dev stdio.h
 	find_header libelf-dev gelf.h
+	find_header libssl-dev openssl/opensslv.h
 }
 
 missing_tools()

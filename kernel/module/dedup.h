@@ -11,8 +11,10 @@
 #include <linux/types.h>
 #include <uapi/linux/module.h>
 
+struct cred;
 struct dentry;
 struct file;
+struct subprocess_info;
 
 /* What a load in Rust is to C, which hands it through in struct load_info. */
 struct module_dedup_load;
@@ -69,6 +71,9 @@ void module_dedup_debugfs_init(struct dentry *dir);
 void module_dedup_init(void);
 int module_dedup_claim(struct module_dedup_load *load, const char *name);
 void module_dedup_unloading(const char *name);
+void *module_dedup_helper_begin(const char *module_name);
+int module_dedup_helper_started(struct subprocess_info *info, struct cred *new);
+void module_dedup_helper_end(void *ticket);
 #else
 static inline void module_dedup_init(void) { }
 static inline int module_dedup_claim(struct module_dedup_load *load, const char *name)
@@ -77,6 +82,15 @@ static inline int module_dedup_claim(struct module_dedup_load *load, const char 
 }
 
 static inline void module_dedup_unloading(const char *name) { }
+
+static inline void *module_dedup_helper_begin(const char *module_name)
+{
+	return NULL;
+}
+
+#define module_dedup_helper_started NULL
+
+static inline void module_dedup_helper_end(void *ticket) { }
 #endif
 
 #endif /* _MODULE_DEDUP_H */

@@ -45,8 +45,8 @@ use kernel::{
 
 use autoload::Requests;
 use idempotent::{
-    Leave,
     Owner,
+    Pending,
     Role,
     Table, //
 };
@@ -59,6 +59,7 @@ use key::{
     FileKey,
     Key,
     Name,
+    Subject,
     MODULE_NAME_LEN, //
 };
 use origin::Origins;
@@ -69,7 +70,12 @@ use stats::{
     Reason,
     SAVED, //
 };
-use waits::Caller;
+use waits::{
+    Awaited,
+    Caller,
+    Leave,
+    Waits, //
+};
 
 #[path = "dedup/autoload.rs"]
 mod autoload;
@@ -87,6 +93,8 @@ mod origin;
 mod peek;
 #[path = "dedup/stats.rs"]
 mod stats;
+#[path = "dedup/trace.rs"]
+mod trace;
 #[path = "dedup/waits.rs"]
 mod waits;
 
@@ -105,6 +113,8 @@ struct Dedup {
     /// request_module() calls.
     #[pin]
     requests: Requests,
+    #[pin]
+    waits: Waits,
     #[pin]
     origins: Origins,
     #[pin]
@@ -129,6 +139,7 @@ pub unsafe extern "C" fn module_dedup_init() {
             files <- Table::new(),
             names <- Table::new(),
             requests <- Requests::new(),
+            waits <- Waits::new(),
             origins <- Origins::new(),
             duplicates <- Duplicates::new(),
         }),
@@ -165,6 +176,8 @@ struct Load {
     claim: Option<Owner<'static, Name>>,
     /// What counts the load if another one of its name is pending.
     refused: &'static Events,
+    /// Whether it was counted as one that was refused, or that left.
+    is_counted: bool,
 }
 
 impl Load {
@@ -176,14 +189,32 @@ impl Load {
         // The image was changed since its name was peeked. What is waited for must not be waiting
         // with a claim of its own, so that one goes first.
         self.claim = None;
-        self.claim = exists::claim(&dedup.names, &name, self.caller).inspect_err(|err| {
-            if *err != EINTR {
-                self.refused.add(1, Relaxed);
-            }
-        })?;
+        self.claim = exists::claim(&dedup.names, &dedup.waits, &name, self.caller).inspect_err(
+            |err| {
+                self.is_counted = true;
+                if is_duplicate(*err) {
+                    self.refused.add(1, Relaxed);
+                    trace::refused(Subject::Module(name), trace::Reason::Pending, *err);
+                } else {
+                    SAVED.left.add(1, Relaxed);
+                }
+            },
+        )?;
         self.name = Some(name);
         Ok(())
     }
+}
+
+/// Whether what a wait failed with says that another load did the work: no signal came, and it was
+/// not refused.
+fn is_duplicate(err: Error) -> bool {
+    err != EINTR && err != EDEADLK
+}
+
+/// Tells that a load of `subject` is refused because a module of that name is live.
+fn refuse_late(subject: Subject) -> Error {
+    trace::refused(subject, trace::Reason::Live, EEXIST);
+    EEXIST
 }
 
 /// What counts the loads of a source that were saved.
@@ -222,6 +253,7 @@ fn load_first(
         name: None,
         claim: None,
         refused: counters.pending,
+        is_counted: false,
     };
 
     if let Some(dedup) = DEDUP.as_ref().filter(|_| is_full()) {
@@ -229,13 +261,13 @@ fn load_first(
             let refusal = this.claim(dedup, name).and_then(|()| {
                 if exists::is_live(&name) {
                     counters.live.add(1, Relaxed);
-                    return Err(EEXIST);
+                    return Err(refuse_late(Subject::Module(name)));
                 }
                 Ok(())
             });
 
             if let Err(err) = refusal {
-                if err != EINTR {
+                if is_duplicate(err) {
                     SAVED.bytes_never_allocated.add(source.size(), Relaxed);
                 }
                 if let Some(claim) = this.claim {
@@ -247,6 +279,9 @@ fn load_first(
     }
 
     let result = load(ptr::from_mut(&mut this).cast());
+    if !this.is_counted {
+        SAVED.owned.add(1, Relaxed);
+    }
     if let Some(claim) = this.claim {
         claim.complete(result);
     }
@@ -283,7 +318,7 @@ fn load_compressed(
         if exists::is_live(&name) {
             SAVED.late.add(1, Relaxed);
             SAVED.bytes_never_allocated.add(file.size(), Relaxed);
-            return EEXIST.to_errno();
+            return refuse_late(Subject::Module(name)).to_errno();
         }
     }
     let (result, name) = load_first(caller, args, FROM_FILE, &mut Compressed, load);
@@ -298,8 +333,8 @@ fn load_compressed(
 
 /// Loads a module from `file`, or waits for the load of the same inode that is in flight.
 ///
-/// Returns what `init_module_from_file()` returned to whoever called it: 0 or a negative errno, or
-/// `-EINTR` if a signal ended the wait. Whoever waited for a load with other flags or arguments
+/// Returns what `init_module_from_file()` returned to whoever called it: 0 or a negative errno;
+/// `-EINTR` if a signal ended the wait, or `-EDEADLK` if it would never have ended. Whoever waited for a load with other flags or arguments
 /// fails with `-EEXIST` if that succeeded, and loads the module itself if it failed.
 ///
 /// Sleeps. To be called without locks.
@@ -323,6 +358,7 @@ pub unsafe extern "C" fn module_dedup_load_file(
         Ok(args) => args,
         Err(err) => return err.to_errno(),
     };
+    SAVED.loads.add(1, Relaxed);
     let caller = Caller::current();
     let key = file.key(flags, args.clone());
     let load = || {
@@ -347,8 +383,13 @@ pub unsafe extern "C" fn module_dedup_load_file(
         match dedup.files.enter(&key, caller) {
             Role::Owner(owner) => return owner.complete(load()),
             Role::Waiter(other) => {
-                let Some(result) = other.wait(Leave::Signal) else {
-                    return EINTR.to_errno();
+                let name = || exists::claimed_by(&dedup.names, other.owner());
+                let result = match Pending::wait(&other, &dedup.waits, Leave::Signal, name) {
+                    Ok(result) => result,
+                    Err(err) => {
+                        SAVED.left.add(1, Relaxed);
+                        return err.to_errno();
+                    }
                 };
 
                 if !is_full() || other.key().is_same_load(&key) {
@@ -360,6 +401,7 @@ pub unsafe extern "C" fn module_dedup_load_file(
                 if result == 0 {
                     SAVED.same_name.add(1, Relaxed);
                     SAVED.bytes_never_allocated.add(file.size(), Relaxed);
+                    trace::refused(key.subject(), trace::Reason::Pending, EEXIST);
                     return EEXIST.to_errno();
                 }
             }
@@ -390,6 +432,7 @@ pub unsafe extern "C" fn module_dedup_load_memory(
         Ok(args) => args,
         Err(err) => return err.to_errno(),
     };
+    SAVED.loads.add(1, Relaxed);
     let mut image = UserMemory::new(UserPtr::from_ptr(umod), len);
 
     load_first(Caller::current(), args, FROM_MEMORY, &mut image, |load| {
@@ -452,7 +495,7 @@ pub unsafe extern "C" fn module_dedup_claim(
     match load.claim(dedup, name) {
         Ok(()) => 0,
         Err(err) => {
-            if err != EINTR {
+            if is_duplicate(err) {
                 dedup.duplicates.count(&name, Reason::Becoming);
             }
             err.to_errno()
@@ -531,6 +574,7 @@ pub unsafe extern "C" fn module_dedup_request(name: *mut c_char, wait: bool) -> 
     };
 
     dedup.requests.request(
+        &dedup.waits,
         // SAFETY: By the requirements of this function.
         unsafe { name_from_array(name) },
         wait,
@@ -538,6 +582,60 @@ pub unsafe extern "C" fn module_dedup_request(name: *mut c_char, wait: bool) -> 
         // SAFETY: There is a NUL by the requirements of this function.
         || unsafe { bindings::module_dedup_warn_duplicate(name) },
     )
+}
+
+/// Tells that the task that calls is about to wait for modprobe.
+///
+/// Returns what is to be handed to the two functions that follow.
+///
+/// May sleep. To be called without locks.
+///
+/// # Safety
+///
+/// `name` must point to [`MODULE_NAME_LEN`] bytes that can be read.
+#[export]
+pub unsafe extern "C" fn module_dedup_helper_begin(name: *const c_char) -> *mut c_void {
+    let ticket = DEDUP.as_ref().map_or(0, |dedup| {
+        // SAFETY: By the requirements of this function.
+        dedup.waits.begin_helper(unsafe { name_from_array(name) })
+    });
+
+    ptr::without_provenance_mut(ticket as usize)
+}
+
+/// Tells that the task that calls is modprobe, before it becomes that: what a helper is set up
+/// with.
+///
+/// Returns 0.
+///
+/// # Safety
+///
+/// `info` must be the helper's, and its data come from [`module_dedup_helper_begin`] or be null.
+#[export]
+pub unsafe extern "C" fn module_dedup_helper_started(
+    info: *mut bindings::subprocess_info,
+    _new: *mut bindings::cred,
+) -> c_int {
+    // SAFETY: By the requirements of this function.
+    let ticket = unsafe { (*info).data }.addr() as u32;
+
+    if let Some(dedup) = DEDUP.as_ref().filter(|_| ticket != 0) {
+        dedup.waits.helper_started(ticket);
+    }
+    0
+}
+
+/// Tells that the task that calls no longer waits for modprobe.
+///
+/// # Safety
+///
+/// None of the caller's concern; the `#[export]` annotation requires `unsafe`. To be called with
+/// what [`module_dedup_helper_begin`] returned to this task.
+#[export]
+pub unsafe extern "C" fn module_dedup_helper_end(ticket: *mut c_void) {
+    if let Some(dedup) = DEDUP.as_ref() {
+        dedup.waits.end_helper(ticket.addr() as u32);
+    }
 }
 
 /// Creates the files of debugfs.
@@ -585,37 +683,27 @@ pub unsafe extern "C" fn module_dedup_debugfs_init(dir: *mut bindings::dentry) {
     dir.read_callback_file(c"pending", dedup, &write_pending);
 }
 
-/// Writes the contents of `pending`: a block of lines for each load and request in flight.
+/// Writes the contents of `pending`: a block of lines for each load and request in flight, and for
+/// each task that waits.
 fn write_pending(dedup: &Pin<KBox<Dedup>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    write_table(&dedup.files, f, |file, f| {
-        // As /proc/self/mountinfo and `stat -c %Hd:%Ld:%i` have it.
-        writeln!(
-            f,
-            "file\t{}:{}:{}",
-            file.device >> 20,
-            file.device & 0xf_ffff,
-            file.number
-        )?;
-        writeln!(f, "flags\t{:#x}", file.flags)
-    })?;
-    write_table(&dedup.names, f, |name, f| {
-        f.write_fmt(fmt!("module\t{name}\n"))
-    })?;
-    write_table(dedup.requests.in_flight(), f, |name, f| {
-        f.write_fmt(fmt!("request\t{name}\n"))
-    })
+    write_table(&dedup.files, f, |file, f| writeln!(f, "flags\t{:#x}", file.flags))?;
+    write_table(&dedup.names, f, |_, _| Ok(()))?;
+    write_table(dedup.requests.in_flight(), f, |_, _| Ok(()))?;
+    dedup.waits.write(f)
 }
 
 fn write_table<K: Key>(
     table: &Table<K>,
     f: &mut fmt::Formatter<'_>,
-    write_key: impl Fn(&K, &mut fmt::Formatter<'_>) -> fmt::Result,
+    write_more: impl Fn(&K, &mut fmt::Formatter<'_>) -> fmt::Result,
 ) -> fmt::Result {
     let mut result = Ok(());
 
     table.for_each(|load| {
         let mut write = || {
-            write_key(load.key(), f)?;
+            load.subject().write(f, '\t')?;
+            writeln!(f)?;
+            write_more(load.key(), f)?;
             f.write_fmt(fmt!("owner\t{}\n", load.owner()))?;
             writeln!(f, "waiters\t{}", load.waiters())?;
             writeln!(f, "age_ms\t{}\n", load.owner().age().as_millis())

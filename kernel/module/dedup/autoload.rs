@@ -32,21 +32,32 @@ use kernel::{
 
 use crate::{
     idempotent::{
-        Leave,
+        Pending,
         Role,
         Table, //
     },
-    key::Name,
+    key::{
+        Name,
+        Request, //
+    },
     stats::{
         Events,
         SAVED, //
     },
-    waits::Caller, //
+    waits::{
+        Caller,
+        Leave,
+        Waits, //
+    },
 };
 
 /// How long a modprobe that succeeded answers later requests. It is there for those that were made
 /// before their caller could see the module: a caller that looks first does not ask again.
 const REPLAY: Delta = Delta::from_secs(60);
+
+/// How many such requests there are at most. Anyone can cause some, with a name of their choice; the
+/// oldest are called for again then.
+const MAX_REPLAYS: usize = 256;
 
 /// A request that has succeeded.
 #[pin_data]
@@ -86,9 +97,9 @@ impl Done {
 #[pin_data]
 pub(crate) struct Requests {
     #[pin]
-    in_flight: Table<Name>,
-    /// Its length is bounded by what modprobe can succeed in within [`REPLAY`]. Process context
-    /// only; no other lock is taken under it, and nothing is allocated.
+    in_flight: Table<Request>,
+    /// The last one first. Process context only; no other lock is taken under it, and nothing is
+    /// allocated.
     #[pin]
     done: SpinLock<List<Done>>,
     /// How many modules have begun to unload. A request names an alias, which may stand for any
@@ -107,7 +118,7 @@ impl Requests {
     }
 
     /// The requests whose modprobe runs.
-    pub(crate) fn in_flight(&self) -> &Table<Name> {
+    pub(crate) fn in_flight(&self) -> &Table<Request> {
         &self.in_flight
     }
 
@@ -125,9 +136,13 @@ impl Requests {
     /// the caller only wants to have asked: it waits for nobody, and nobody waits for it, because
     /// what it would get is no result.
     ///
+    /// `-EDEADLK` if the modprobe that could answer is there for a module whose init function makes
+    /// this very request.
+    ///
     /// Sleeps. To be called without locks.
     pub(crate) fn request(
         &self,
+        waits: &Waits,
         name: Name,
         wait: bool,
         modprobe: impl FnOnce() -> c_int,
@@ -148,14 +163,14 @@ impl Requests {
                 return 0;
             }
             if !wait {
-                if self.in_flight.find(&name).is_none() {
+                if self.in_flight.find(&Request(name)).is_none() {
                     return modprobe();
                 }
                 is_duplicate_of(&SAVED.requests_joined);
                 return 0;
             }
 
-            match self.in_flight.enter(&name, Caller::current()) {
+            match self.in_flight.enter(&Request(name), Caller::current()) {
                 Role::Owner(owner) => {
                     let unloads = self.unloads.load(Relaxed);
                     let result = modprobe();
@@ -167,10 +182,11 @@ impl Requests {
                 }
                 Role::Waiter(request) => {
                     is_duplicate_of(&SAVED.requests_joined);
-                    match request.wait(Leave::FatalSignal) {
-                        Some(result) if result == killed => (),
-                        Some(result) => return result,
-                        None => return killed,
+                    match Pending::wait(&request, waits, Leave::FatalSignal, || None) {
+                        Ok(result) if result == killed => (),
+                        Ok(result) => return result,
+                        Err(err) if err == EINTR => return killed,
+                        Err(err) => return err.to_errno(),
                     }
                 }
                 Role::Alone => return modprobe(),
@@ -202,16 +218,22 @@ impl Requests {
         drop(forgotten);
     }
 
-    /// Takes out what answers no more, for the caller to free without the lock.
+    /// Takes out what answers no more, and so much that there is room for another one. Returns it,
+    /// for the caller to free without the lock.
     fn forget(&self, done: &mut List<Done>) -> List<Done> {
         let unloads = self.unloads.load(Relaxed);
         let mut forgotten = List::new();
+        let mut kept = 0;
         let mut cursor = done.cursor_front();
 
         while let Some(request) = cursor.peek_next() {
-            if request.unloads != unloads || request.at.elapsed() >= REPLAY {
+            if request.unloads != unloads
+                || request.at.elapsed() >= REPLAY
+                || kept == MAX_REPLAYS - 1
+            {
                 forgotten.push_front(request.remove());
             } else {
+                kept += 1;
                 cursor.move_next();
             }
         }
@@ -229,6 +251,7 @@ mod tests {
     /// Requests with a modprobe that only counts.
     struct Fixture {
         requests: Arc<Requests>,
+        waits: Arc<Waits>,
         modprobes: Cell<u32>,
         duplicates: Cell<u32>,
     }
@@ -237,6 +260,7 @@ mod tests {
         fn new() -> Result<Self> {
             Ok(Self {
                 requests: Arc::pin_init(Requests::new(), GFP_KERNEL)?,
+                waits: Arc::pin_init(Waits::new(), GFP_KERNEL)?,
                 modprobes: Cell::new(0),
                 duplicates: Cell::new(0),
             })
@@ -244,6 +268,7 @@ mod tests {
 
         fn request(&self, name: &[u8], wait: bool, modprobe: impl FnOnce() -> c_int) -> c_int {
             self.requests.request(
+                &self.waits,
                 Name::new(name),
                 wait,
                 || {
@@ -271,6 +296,21 @@ mod tests {
         // To nobody who asks for something else.
         assert_eq!(fixture.request(b"b", true, || -1), -1);
         assert_eq!(fixture.seen(), (2, 2));
+        Ok(())
+    }
+
+    #[test]
+    fn so_many_are_replayed() -> Result {
+        let fixture = Fixture::new()?;
+        // No byte of it is a NUL.
+        let name = |number: usize| [b'a' + (number / 100) as u8, b'a' + (number % 100) as u8];
+
+        for number in 0..=MAX_REPLAYS {
+            fixture.request(&name(number), true, || 0);
+        }
+        assert_eq!(fixture.request(&name(0), true, || 1), 1);
+        assert_eq!(fixture.request(&name(MAX_REPLAYS), true, || 1), 0);
+        assert_eq!(fixture.requests.done.lock().iter().count(), MAX_REPLAYS - 1);
         Ok(())
     }
 
@@ -307,7 +347,7 @@ mod tests {
         let fixture = Fixture::new()?;
 
         fixture.request(b"a", false, || {
-            assert!(fixture.requests.in_flight.find(&Name::new(b"a")).is_none());
+            assert!(fixture.requests.in_flight.find(&Request(Name::new(b"a"))).is_none());
             0
         });
         // And replayed to nobody.

@@ -17,13 +17,18 @@ use kernel::{
 
 use crate::{
     idempotent::{
-        Leave,
         Owner,
+        Pending,
         Role,
         Table, //
     },
     key::Name,
-    waits::Caller, //
+    waits::{
+        Awaited,
+        Caller,
+        Leave,
+        Waits, //
+    },
 };
 
 /// Claims `name` for the load that `caller`, who calls this, is about to do; it lasts until the
@@ -31,32 +36,44 @@ use crate::{
 /// of modules has to do (invariant 4).
 ///
 /// If the name is claimed, waits for that load: fails with `EEXIST` if it succeeded, `EBUSY` if it
-/// failed, `EINTR` if a signal came first.
+/// failed, `EINTR` if a signal came first, `EDEADLK` if that load waits for `caller`.
 ///
 /// Sleeps. To be called without locks.
 pub(crate) fn claim<'a>(
     names: &'a Table<Name>,
+    waits: &Waits,
     name: &Name,
     caller: Caller,
 ) -> Result<Option<Owner<'a, Name>>> {
     match names.enter(name, caller) {
         Role::Owner(owner) => Ok(Some(owner)),
-        Role::Waiter(load) => Err(refusal(load.wait(Leave::Signal))),
+        Role::Waiter(load) => Err(refusal(Pending::wait(&load, waits, Leave::Signal, || None)?)),
         Role::Alone => Ok(None),
     }
 }
 
-/// What a wait for a load of the same name ends with.
+/// What becomes of whoever waited for a load of the same name, which returned `result`.
 ///
 /// A load that fails with `EEXIST` found the module live: it is there for whoever waited as well.
 /// No init function can fail with that, see do_init_module().
-fn refusal(result: Option<c_int>) -> Error {
-    match result {
-        Some(0) => EEXIST,
-        Some(result) if result == EEXIST.to_errno() => EEXIST,
-        Some(_) => EBUSY,
-        None => EINTR,
+fn refusal(result: c_int) -> Error {
+    if result == 0 || result == EEXIST.to_errno() {
+        EEXIST
+    } else {
+        EBUSY
     }
+}
+
+/// The name that `owner` has claimed.
+pub(crate) fn claimed_by(names: &Table<Name>, owner: &Caller) -> Option<Name> {
+    let mut name = None;
+
+    names.for_each(|load| {
+        if load.owner().pid() == owner.pid() {
+            name = Some(*load.key());
+        }
+    });
+    name
 }
 
 /// Whether the module `name` is live. It may have gone when this returns, and another have come.
@@ -156,24 +173,24 @@ mod tests {
     #[test]
     fn a_name_is_claimed_once() -> Result {
         let names = names()?;
+        let waits = Arc::pin_init(Waits::new(), GFP_KERNEL)?;
         let name = Name::new(b"module");
-        let claimed = claim(&names, &name, Caller::current())?.ok_or(ENOMEM)?;
+        let claimed = claim(&names, &waits, &name, Caller::current())?.ok_or(ENOMEM)?;
 
         // Another name is another matter.
-        assert!(claim(&names, &Name::new(b"other"), Caller::current())?.is_some());
+        assert!(claim(&names, &waits, &Name::new(b"other"), Caller::current())?.is_some());
         // Who asks finds the load that holds the claim.
         assert!(names.find(&name).is_some_and(|load| load.key() == &name));
         claimed.complete(0);
-        assert!(claim(&names, &name, Caller::current())?.is_some());
+        assert!(claim(&names, &waits, &name, Caller::current())?.is_some());
         Ok(())
     }
 
     #[test]
     fn waiters_learn_whether_the_module_is_there() {
-        assert_eq!(refusal(Some(0)), EEXIST);
-        assert_eq!(refusal(Some(EEXIST.to_errno())), EEXIST);
-        assert_eq!(refusal(Some(ENOEXEC.to_errno())), EBUSY);
-        assert_eq!(refusal(None), EINTR);
+        assert_eq!(refusal(0), EEXIST);
+        assert_eq!(refusal(EEXIST.to_errno()), EEXIST);
+        assert_eq!(refusal(ENOEXEC.to_errno()), EBUSY);
     }
 
     #[test]

@@ -28,15 +28,28 @@ use kernel::{
         SpinLock, //
     },
     time::{
+        msecs_to_jiffies,
+        Delta,
         Instant,
+        Jiffies,
         Monotonic, //
     },
 };
 
 use crate::{
-    key::Key,
+    key::{
+        Key,
+        Name,
+        Subject, //
+    },
     stats::SAVED,
-    waits::Caller, //
+    trace,
+    waits::{
+        Awaited,
+        Caller,
+        Leave,
+        Waits, //
+    },
 };
 
 /// As many as [`Key::bucket`] tells apart, so that no index is ever out of bounds.
@@ -56,6 +69,9 @@ pub(crate) struct Pending<K> {
     /// The tasks that wait for it, for people to see: nothing depends on it, so it is not ordered
     /// with anything.
     waiters: Atomic<u32>,
+    /// How old the load was, in seconds, when the log last said who is waited for; or 0. By this,
+    /// one of the waiters says it for all of them.
+    reported: Atomic<u32>,
     /// What the owner's load returned. Written once, by the owner, under the lock of the table,
     /// together with the unlinking; read by waiters without the lock. [`SetOnce`] orders the write
     /// before any read that sees it.
@@ -76,14 +92,9 @@ impl_list_item! {
     impl{K} ListItem<0> for Pending<K> { using ListLinks { self.links }; }
 }
 
-/// What ends a wait early.
-#[derive(Clone, Copy)]
-pub(crate) enum Leave {
-    /// Any signal.
-    Signal,
-    /// A signal that is about to end the task.
-    FatalSignal,
-}
+/// After how many milliseconds the log first says who is waited for, and how often it does then.
+const FIRST_REPORT: u32 = 30_000;
+const NEXT_REPORT: u32 = 60_000;
 
 impl<K: Key> Pending<K> {
     fn new(key: K, owner: Caller) -> Result<ListArc<Self>> {
@@ -93,6 +104,7 @@ impl<K: Key> Pending<K> {
                 key,
                 owner,
                 waiters: Atomic::new(0),
+                reported: Atomic::new(0),
                 result: SetOnce::new(),
                 done <- Completion::new(),
                 links <- ListLinks::new(),
@@ -106,39 +118,106 @@ impl<K: Key> Pending<K> {
         &self.key
     }
 
-    /// Who loads it, since when.
-    pub(crate) fn owner(&self) -> &Caller {
-        &self.owner
-    }
-
     /// How many tasks wait for it.
     pub(crate) fn waiters(&self) -> u32 {
         self.waiters.load(Relaxed)
     }
 
-    /// Waits until the owner's load is over and returns what it returned, or [`None`] if a signal
-    /// comes first.
+    /// Waits until the owner's load is over and returns what it returned.
+    ///
+    /// Fails with `EINTR` if a signal comes first, and with `EDEADLK` at once if that would never
+    /// be over, because the owner waits for the caller. `module` is called for the name of what is
+    /// loaded, where the key does not tell.
     ///
     /// The owner wakes all its waiters whatever happens to its load (invariant 1). A waiter that a
     /// signal takes away leaves nothing behind: it is in no list but that of the completion, which
-    /// it has left when the wait returns (invariant 5).
+    /// it has left when the wait returns (invariant 5), and in `waits`, which holds references.
     ///
     /// Sleeps. To be called without locks.
-    pub(crate) fn wait(&self, leave: Leave) -> Option<c_int> {
+    pub(crate) fn wait(
+        this: &Arc<Self>,
+        waits: &Waits,
+        leave: Leave,
+        module: impl Fn() -> Option<Name>,
+    ) -> Result<c_int> {
+        let waiting = waits.begin(this.clone(), leave)?;
         let begun = Instant::<Monotonic>::now();
+        let mut timeout = msecs_to_jiffies(FIRST_REPORT);
 
-        self.waiters.add(1, Relaxed);
+        trace::wait(this.subject(), this.owner());
+        this.waiters.add(1, Relaxed);
         // A signal may come while the owner publishes the result. As in C, the result wins
         // wherever it is there, so how the wait ended is of no interest.
-        let _ = match leave {
-            Leave::Signal => self.done.wait_for_completion_interruptible(),
-            Leave::FatalSignal => self.done.wait_for_completion_killable(),
-        };
-        self.waiters.fetch_sub(1, Relaxed);
+        while this.sleep(leave, timeout) == Err(ETIMEDOUT) {
+            this.report(begun.elapsed(), module());
+            timeout = msecs_to_jiffies(NEXT_REPORT);
+        }
+        this.waiters.fetch_sub(1, Relaxed);
+        drop(waiting);
 
-        let result = self.result.copy();
-        SAVED.waited(begun.elapsed(), result.is_none());
+        let waited = begun.elapsed();
+        let result = this.result.copy().ok_or(EINTR);
+        SAVED.waited(waited, result.is_err());
+        trace::done(
+            this.subject(),
+            this.owner(),
+            result.unwrap_or_else(Error::to_errno),
+            waited,
+        );
         result
+    }
+
+    /// Sleeps until the load is over, a signal comes or, with `ETIMEDOUT`, time is up.
+    fn sleep(&self, leave: Leave, timeout: Jiffies) -> Result<Jiffies> {
+        match leave {
+            Leave::Signal => self.done.wait_for_completion_interruptible_timeout(timeout),
+            Leave::FatalSignal => self.done.wait_for_completion_killable_timeout(timeout),
+        }
+    }
+
+    /// Says in the log that the current task has waited for so long, unless another one has said so
+    /// of this load lately.
+    fn report(&self, waited: Delta, module: Option<Name>) {
+        let age = u32::try_from(self.owner.age().as_millis() / 1000).unwrap_or(u32::MAX);
+        let last = self.reported.load(Relaxed);
+
+        if (last != 0 && age.saturating_sub(last) < NEXT_REPORT / 1000)
+            || self.reported.cmpxchg(last, age, Relaxed).is_err()
+        {
+            return;
+        }
+        match module {
+            Some(name) => pr_warn!(
+                "{} waits for module {name}, {}, that {} loads, for {} s now; {} wait for that\n",
+                Caller::current(),
+                self.subject(),
+                self.owner,
+                waited.as_millis() / 1000,
+                self.waiters()
+            ),
+            None => pr_warn!(
+                "{} waits for {} of {} for {} s now; {} wait for that\n",
+                Caller::current(),
+                self.subject(),
+                self.owner,
+                waited.as_millis() / 1000,
+                self.waiters()
+            ),
+        }
+    }
+}
+
+impl<K: Key> Awaited for Pending<K> {
+    fn subject(&self) -> Subject {
+        self.key.subject()
+    }
+
+    fn owner(&self) -> &Caller {
+        &self.owner
+    }
+
+    fn is_over(&self) -> bool {
+        self.result.copy().is_some()
     }
 }
 
@@ -354,6 +433,13 @@ mod tests {
         }
     }
 
+    /// Waits for `load`, in a graph of its own.
+    fn wait(load: &Arc<Pending>) -> Result<Result<c_int>> {
+        let waits = Arc::pin_init(Waits::new(), GFP_KERNEL)?;
+
+        Ok(Pending::wait(load, &waits, Leave::Signal, || None))
+    }
+
     fn is_empty(table: &Table) -> bool {
         table.buckets.lock().0.iter().all(List::is_empty)
     }
@@ -365,7 +451,7 @@ mod tests {
         let load = find(&table, &KEY)?;
 
         assert_eq!(owner.complete(-71), -71);
-        assert_eq!(load.wait(Leave::Signal), Some(-71));
+        assert_eq!(wait(&load)?, Ok(-71));
         assert!(is_empty(&table));
         Ok(())
     }
@@ -377,7 +463,7 @@ mod tests {
         let load = find(&table, &KEY)?;
 
         owner.complete(c_int::MIN);
-        assert_eq!(load.wait(Leave::Signal), Some(c_int::MIN));
+        assert_eq!(wait(&load)?, Ok(c_int::MIN));
         Ok(())
     }
 
@@ -391,7 +477,7 @@ mod tests {
         let second = own(&table, &KEY)?;
         second.complete(-17);
         // A load keeps the result of its own owner.
-        assert_eq!(load.wait(Leave::Signal), Some(0));
+        assert_eq!(wait(&load)?, Ok(0));
         assert!(is_empty(&table));
         Ok(())
     }
@@ -403,7 +489,7 @@ mod tests {
         let load = find(&table, &KEY)?;
 
         drop(owner);
-        assert_eq!(load.wait(Leave::Signal), Some(EINTR.to_errno()));
+        assert_eq!(wait(&load)?, Ok(EINTR.to_errno()));
         assert!(is_empty(&table));
         Ok(())
     }
@@ -416,7 +502,7 @@ mod tests {
         drop(find(&table, &KEY)?);
         let load = find(&table, &KEY)?;
         owner.complete(3);
-        assert_eq!(load.wait(Leave::Signal), Some(3));
+        assert_eq!(wait(&load)?, Ok(3));
         Ok(())
     }
 
@@ -436,11 +522,11 @@ mod tests {
         let other_load = find(&table, &other)?;
 
         owner.complete(1);
-        assert_eq!(load.wait(Leave::Signal), Some(1));
+        assert_eq!(wait(&load)?, Ok(1));
         // The load that remains is still found.
         drop(find(&table, &other)?);
         other_owner.complete(2);
-        assert_eq!(other_load.wait(Leave::Signal), Some(2));
+        assert_eq!(wait(&other_load)?, Ok(2));
         assert!(is_empty(&table));
         Ok(())
     }
@@ -470,7 +556,7 @@ mod tests {
         };
 
         owner.complete(5);
-        assert_eq!(load.wait(Leave::Signal), Some(5));
+        assert_eq!(wait(&load)?, Ok(5));
         assert!(is_empty(&table));
         Ok(())
     }
@@ -533,7 +619,7 @@ mod tests {
                 }
                 Role::Waiter(load) => {
                     self.came();
-                    load.wait(Leave::FatalSignal).unwrap_or(0)
+                    wait(&load).map_or(0, |result| result.unwrap_or(0))
                 }
                 Role::Alone => {
                     self.came();

@@ -17,9 +17,43 @@ use kernel::{
 pub(crate) const MODULE_NAME_LEN: usize = 64 - size_of::<usize>();
 
 /// What a table looks its entries up by.
-pub(crate) trait Key: Eq {
+pub(crate) trait Key: Eq + Send + Sync + 'static {
     /// Spreads keys evenly over the values of a byte, which numbers the buckets of a table.
     fn bucket(&self) -> u8;
+
+    /// What it stands for.
+    fn subject(&self) -> Subject;
+}
+
+/// What is loaded or requested, for people to see.
+#[derive(Clone, Copy)]
+pub(crate) enum Subject {
+    /// The file of that inode number, on that device.
+    File(u32, u64),
+    Module(Name),
+    Request(Name),
+}
+
+impl Subject {
+    /// Writes what kind it is, `separator`, and which it is.
+    pub(crate) fn write(&self, f: &mut fmt::Formatter<'_>, separator: char) -> fmt::Result {
+        match self {
+            // As /proc/self/mountinfo and `stat -c %Hd:%Ld:%i` have it.
+            Self::File(device, number) => f.write_fmt(fmt!(
+                "file{separator}{}:{}:{number}",
+                device >> 20,
+                device & 0xf_ffff
+            )),
+            Self::Module(name) => f.write_fmt(fmt!("module{separator}{name}")),
+            Self::Request(name) => f.write_fmt(fmt!("request{separator}{name}")),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, ' ')
+    }
 }
 
 /// `hash_64()` of `include/linux/hash.h`: the multiplication carries what differs to the top.
@@ -73,9 +107,13 @@ impl Key for FileKey {
     fn bucket(&self) -> u8 {
         fold(self.inode as u64)
     }
+
+    fn subject(&self) -> Subject {
+        Subject::File(self.device, self.number)
+    }
 }
 
-/// The name of a module, or what request_module() was asked for.
+/// The name of a module, or of what request_module() was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Name {
     /// The name up to its NUL, and NULs from there on, so that equal names are equal bytes.
@@ -119,6 +157,24 @@ impl Key for Name {
                     (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
                 }),
         )
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::Module(*self)
+    }
+}
+
+/// What request_module() was asked for, which need not be the name of a module.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Request(pub(crate) Name);
+
+impl Key for Request {
+    fn bucket(&self) -> u8 {
+        self.0.bucket()
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::Request(self.0)
     }
 }
 

@@ -326,7 +326,13 @@ impl Counts {
 ///
 /// `dedup` shows the fields in this order; Documentation/admin-guide/module-dedup.rst says what
 /// each line means.
+///
+/// Every load is counted in `loads` when it begins, and in one of `owned`, `same_file`,
+/// `same_name`, `late`, `from_memory` and `left` when it ends.
 pub(crate) struct Saved {
+    pub(crate) loads: Events,
+    pub(crate) owned: Events,
+    pub(crate) left: Events,
     pub(crate) same_file: Events,
     pub(crate) same_name: Events,
     pub(crate) late: Events,
@@ -335,6 +341,7 @@ pub(crate) struct Saved {
     pub(crate) requests_replayed: Events,
     pub(crate) bytes_never_allocated: Bytes,
     pub(crate) alone: Events,
+    pub(crate) circles: Events,
     waits: Events,
     interrupted: Events,
     nanoseconds_waited: Atomic<i64>,
@@ -347,6 +354,9 @@ pub(crate) static SAVED: Saved = Saved::new();
 impl Saved {
     const fn new() -> Self {
         Self {
+            loads: Events::new(0),
+            owned: Events::new(0),
+            left: Events::new(0),
             same_file: Events::new(0),
             same_name: Events::new(0),
             late: Events::new(0),
@@ -355,6 +365,7 @@ impl Saved {
             requests_replayed: Events::new(0),
             bytes_never_allocated: Bytes::new(0),
             alone: Events::new(0),
+            circles: Events::new(0),
             waits: Events::new(0),
             interrupted: Events::new(0),
             nanoseconds_waited: Atomic::new(0),
@@ -384,13 +395,17 @@ impl Saved {
     /// Writes the contents of `dedup`.
     pub(crate) fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (label, count) in [
+            ("loads", &self.loads),
+            ("owned", &self.owned),
             ("same_file", &self.same_file),
             ("same_name", &self.same_name),
             ("late", &self.late),
             ("from_memory", &self.from_memory),
+            ("left", &self.left),
             ("requests_joined", &self.requests_joined),
             ("requests_replayed", &self.requests_replayed),
             ("alone", &self.alone),
+            ("circles_refused", &self.circles),
             ("waits", &self.waits),
             ("waits_interrupted", &self.interrupted),
         ] {

@@ -11,6 +11,7 @@ mod idempotent;
 #[path = "../../../../kernel/module/dedup/key.rs"]
 mod key;
 mod stats;
+mod trace;
 #[path = "../../../../kernel/module/dedup/waits.rs"]
 mod waits;
 

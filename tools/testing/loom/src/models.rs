@@ -10,7 +10,7 @@
 use kernel::{
     init::PinInit,
     prelude::*,
-    task::{self, Signals},
+    task::{self, Signals, Task},
 };
 use loom::{
     sync::{
@@ -22,16 +22,17 @@ use loom::{
 
 use crate::{
     autoload::Requests,
-    idempotent::{Leave, Pending, Role, Table},
+    idempotent::{Pending, Role, Table},
     key::{FileKey, Key, Name},
-    waits::Caller,
+    waits::{Caller, Leave, Waits},
 };
 
 struct World {
     table: Table<FileKey>,
+    waits: Waits,
     /// For each key: how many owners it has now, and the results that its loads have had, a bit
     /// for each.
-    keys: [(AtomicI32, AtomicI32); 2],
+    keys: [(AtomicI32, AtomicI32); 3],
 }
 
 /// What became of one task's load.
@@ -45,21 +46,21 @@ enum End {
 /// `-EINTR`, which an owner without a result leaves behind as well.
 const INTERRUPTED: End = End::Waited(-4);
 
-/// Waits as finit_module() does.
-fn wait(load: &Pending<FileKey>) -> c_int {
-    load.wait(Leave::Signal).unwrap_or(EINTR.to_errno())
-}
+/// `-EDEADLK`.
+const REFUSED: End = End::Waited(-35);
+
 
 impl World {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             table: Table::new().make().unwrap(),
+            waits: Waits::new().make().unwrap(),
             keys: Default::default(),
         })
     }
 
     fn key(which: usize) -> FileKey {
-        // Two addresses that share a bucket, which is the harder case.
+        // Addresses that share a bucket, which is the harder case.
         let first = FileKey {
             inode: 0x1000,
             device: 0,
@@ -67,14 +68,19 @@ impl World {
             flags: 0,
             args: None,
         };
-        let second = (0x1001..)
+        (first.inode..)
             .map(|inode| FileKey {
                 inode,
                 ..first.clone()
             })
-            .find(|key| key.bucket() == first.bucket());
+            .filter(|key| key.bucket() == first.bucket())
+            .nth(which)
+            .unwrap()
+    }
 
-        [first, second.unwrap()][which].clone()
+    /// Waits as finit_module() does.
+    fn wait(&self, load: &kernel::sync::Arc<Pending<FileKey>>) -> c_int {
+        Pending::wait(load, &self.waits, Leave::Signal, || None).unwrap_or_else(Error::to_errno)
     }
 
     /// One load, as `load_once()` of dedup.rs does it. `result` is what it returns if it owns.
@@ -90,14 +96,34 @@ impl World {
                 End::Owned
             }
             Role::Waiter(load) => {
-                let result = wait(&load);
+                let result = self.wait(&load);
 
-                if End::Waited(result) != INTERRUPTED {
+                if ![INTERRUPTED, REFUSED].contains(&End::Waited(result)) {
                     assert_ne!(results.load(SeqCst) & 1 << result, 0, "nobody's result");
                 }
                 End::Waited(result)
             }
             Role::Alone => End::Alone,
+        }
+    }
+
+    /// A load of `which` whose init function loads `inner` and succeeds whatever comes of that.
+    /// Returns what that was, if this was the task to do it.
+    fn nest(&self, which: usize, inner: usize) -> Option<End> {
+        match self.table.enter(&Self::key(which), Caller::current()) {
+            Role::Owner(owner) => {
+                let end = self.load(inner, 2);
+
+                self.keys[which].1.fetch_or(1 << 1, SeqCst);
+                owner.complete(1);
+                Some(end)
+            }
+            Role::Waiter(load) => {
+                // Who owns nothing is refused nothing.
+                assert!(self.wait(&load) > 0);
+                None
+            }
+            Role::Alone => unreachable!(),
         }
     }
 
@@ -114,13 +140,18 @@ fn model(f: impl Fn() + Sync + Send + 'static) {
     loom::model(f);
 }
 
-/// All interleavings of three tasks in which at most five times a task is interrupted by another
-/// where it could have gone on. More take many times as long each.
-fn model_of_three(f: impl Fn() + Sync + Send + 'static) {
+/// All interleavings in which at most so many times a task is interrupted by another where it could
+/// have gone on. Each more takes many times as long.
+fn model_with_preemptions(bound: usize, f: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
 
-    builder.preemption_bound.get_or_insert(5);
+    builder.preemption_bound.get_or_insert(bound);
     builder.check(f);
+}
+
+/// The same for three tasks that do a load each.
+fn model_of_three(f: impl Fn() + Sync + Send + 'static) {
+    model_with_preemptions(5, f);
 }
 
 fn spawn<T: 'static>(
@@ -267,7 +298,7 @@ fn dropped_owner() {
 
         match world.table.enter(&World::key(0), Caller::current()) {
             Role::Owner(owner) => drop(owner),
-            Role::Waiter(load) => assert_eq!(wait(&load), 1),
+            Role::Waiter(load) => assert_eq!(world.wait(&load), 1),
             Role::Alone => unreachable!(),
         }
         let other = other.join().unwrap();
@@ -276,10 +307,137 @@ fn dropped_owner() {
     });
 }
 
+/// Two loads that want each other: one of them is refused if each owns one, and nobody otherwise.
+#[test]
+fn circle_of_two() {
+    model(|| {
+        let world = World::new();
+        let other = spawn(&world, |world| world.nest(1, 0));
+        let this = world.nest(0, 1);
+
+        match (this, other.join().unwrap()) {
+            (Some(REFUSED), other) => assert_eq!(other, Some(End::Waited(1))),
+            (this, Some(REFUSED)) => assert_eq!(this, Some(End::Waited(1))),
+            (this, other) => assert!(this.is_none_or(succeeded) && other.is_none_or(succeeded)),
+        }
+        world.assert_empty();
+    });
+}
+
+/// Three loads, each of which wants the next.
+#[test]
+fn circle_of_three() {
+    model_with_preemptions(4, || {
+        let world = World::new();
+        let others =
+            [1, 2].map(|which| spawn(&world, move |world| world.nest(which, (which + 1) % 3)));
+        let this = world.nest(0, 1);
+        let ends = others.map(|other| other.join().unwrap());
+        let refused = ends.iter().chain([&this]).filter(|end| **end == Some(REFUSED));
+
+        assert!(refused.count() <= 1);
+        world.assert_empty();
+    });
+}
+
+/// A load whose init function calls modprobe, which comes back to it: that one is refused, and
+/// only it, not what another helper does.
+#[test]
+fn circle_through_a_helper() {
+    model_of_three(|| {
+        let world = World::new();
+        let waiter = spawn(&world, |world| {
+            Task::become_helper();
+            world.load(0, 2)
+        });
+
+        if let Role::Owner(owner) = world.table.enter(&World::key(0), Caller::current()) {
+            let ticket = world.waits.begin_helper(Name::new(b"alias"));
+            let helper = spawn(&world, move |world| {
+                Task::become_helper();
+                world.waits.helper_started(ticket);
+                world.load(0, 3)
+            });
+
+            assert_eq!(helper.join().unwrap(), REFUSED);
+            world.waits.end_helper(ticket);
+            world.keys[0].1.fetch_or(1 << 1, SeqCst);
+            owner.complete(1);
+        }
+        assert_ne!(waiter.join().unwrap(), REFUSED);
+        world.assert_empty();
+    });
+}
+
+/// A helper that was killed before it began to run, or whose requester was: nobody waits for it,
+/// so it is not refused.
+#[test]
+fn helper_without_requester() {
+    model(|| {
+        let world = World::new();
+        let ticket = world.waits.begin_helper(Name::new(b"alias"));
+        let helper = spawn(&world, move |world| {
+            Task::become_helper();
+            world.waits.helper_started(ticket);
+            world.load(0, 3)
+        });
+
+        world.waits.end_helper(ticket);
+        assert!(succeeded(world.load(0, 2)));
+        assert!(succeeded(helper.join().unwrap()));
+        world.assert_empty();
+    });
+}
+
+/// A task waits for a load that is over before it knows: its owner may wait for what that task
+/// loads.
+#[test]
+fn wait_that_is_over_is_none() {
+    model_with_preemptions(5, || {
+        let world = World::new();
+        let other = spawn(&world, |world| world.nest(1, 0));
+
+        assert!(succeeded(world.load(0, 3)));
+        assert!(succeeded(world.load(1, 3)));
+        assert!(other.join().unwrap().is_none_or(succeeded));
+        world.assert_empty();
+    });
+}
+
+/// A task that is about to leave because of a signal is no part of a circle.
+#[test]
+fn signal_opens_a_circle() {
+    model(|| {
+        let world = World::new();
+        let other = spawn(&world, |world| {
+            let signals = Signals::new();
+
+            signals.send();
+            signals.adopt();
+            match world.table.enter(&World::key(1), Caller::current()) {
+                Role::Owner(owner) => {
+                    world.load(0, 2);
+                    world.keys[1].1.fetch_or(1 << 1, SeqCst);
+                    owner.complete(1);
+                }
+                Role::Waiter(load) => {
+                    world.wait(&load);
+                }
+                Role::Alone => unreachable!(),
+            }
+        });
+
+        assert!(world.nest(0, 1).is_none_or(succeeded));
+        other.join().unwrap();
+        world.assert_empty();
+    });
+}
+
 /// What becomes of requests of one name: the results of modprobe runs are 1, 2, ... in the order
 /// in which they begin, or 0 where it is to succeed.
 struct Autoload {
     requests: Requests,
+    waits: Waits,
     modprobes: AtomicI32,
     /// Requests that have returned, where a model counts them.
     returned: AtomicI32,
@@ -289,6 +447,7 @@ impl Autoload {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             requests: Requests::new().make().unwrap(),
+            waits: Waits::new().make().unwrap(),
             modprobes: AtomicI32::new(0),
             returned: AtomicI32::new(0),
         })
@@ -297,11 +456,12 @@ impl Autoload {
     /// A request that is killed while its modprobe runs.
     fn killed_request(&self) -> c_int {
         self.requests
-            .request(Name::new(b"module"), true, || KILLED, || ())
+            .request(&self.waits, Name::new(b"module"), true, || KILLED, || ())
     }
 
     fn request(&self, wait: bool, succeed: bool) -> c_int {
         self.requests.request(
+            &self.waits,
             Name::new(b"module"),
             wait,
             || {

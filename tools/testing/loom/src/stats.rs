@@ -11,11 +11,13 @@ impl Events {
 }
 
 pub(crate) struct Saved {
+    pub(crate) circles: Events,
     pub(crate) requests_joined: Events,
     pub(crate) requests_replayed: Events,
 }
 
 pub(crate) static SAVED: Saved = Saved {
+    circles: Events,
     requests_joined: Events,
     requests_replayed: Events,
 };

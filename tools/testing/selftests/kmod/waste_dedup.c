@@ -527,6 +527,9 @@ static void replace(const char *path, const struct image *from)
 	free(file);
 }
 
+/* Whether the file system of /tmp tells every change of a file. */
+static bool is_remembered;
+
 /* A file that a live module came from, and that now has another module in it. */
 static void test_replaced(const char *how,
 			  void (*change)(const char *path, const struct image *from),
@@ -549,7 +552,7 @@ static void test_replaced(const char *how,
 	ok &= is_live(MODULE_NAME) && is_live(OTHER_NAME);
 	begin();
 	ok &= is_result("other module again", do_load(&load), EEXIST);
-	if (!is_compressed)
+	if (!is_compressed || is_remembered)
 		ok &= nothing_was_wasted(0, (struct saved){ .late = 1, .bytes = second.len });
 	must_unload(MODULE_NAME);
 	/* And back: the memory of either is of no use now. */
@@ -625,16 +628,41 @@ static void test_other_build(bool is_compressed)
 			 is_compressed ? "compressed " : "");
 }
 
-static void test_changes(void)
+static void test_changes(bool is_compressed)
 {
-	int i;
+	test_replaced("overwritten", overwrite, is_compressed);
+	test_replaced("overwritten by a mapping", overwrite_mapped, is_compressed);
+	test_replaced("replaced", replace, is_compressed);
+	test_other_build(is_compressed);
+}
 
-	for (i = 0; i < 2; i++) {
-		test_replaced("overwritten", overwrite, i);
-		test_replaced("overwritten by a mapping", overwrite_mapped, i);
-		test_replaced("replaced", replace, i);
-		test_other_build(i);
+/*
+ * A file system that does tell every change: what came of a compressed file is
+ * remembered there, and forgotten when it has to be.
+ */
+static void test_compressed_on_xfs(const struct image *frame)
+{
+	struct load compressed = { .args = "", .flags = MODULE_INIT_COMPRESSED_FILE };
+	char *path;
+
+	if (system("modprobe -q xfs && mkfs.xfs -q -f /dev/ram0") ||
+	    mount("/dev/ram0", "/tmp", "xfs", 0, NULL)) {
+		ksft_test_result_skip("needs XFS on /dev/ram0, and mkfs.xfs\n");
+		ksft_test_result_skip("the same\n");
+		ksft_test_result_skip("the same\n");
+		ksft_test_result_skip("the same\n");
+		ksft_test_result_skip("the same\n");
+		return;
 	}
+	path = write_image(frame);
+	compressed.path = path;
+	is_remembered = true;
+	test_late(&compressed, &compressed, "a compressed file on XFS", frame->len);
+	unlink(path);
+	free(path);
+	test_changes(true);
+	is_remembered = false;
+	umount2("/tmp", MNT_DETACH);
 }
 
 /*
@@ -849,12 +877,14 @@ int main(int argc, char **argv)
 	must_unload(MODULE_NAME);
 	must_unload(OTHER_NAME);
 
-	ksft_set_plan(36 + 8 + 5 + 9 + 8 + 1 + 12 + 1);
+	ksft_set_plan(36 + 8 + 5 + 9 + 8 + 5 + 1 + 12 + 1);
 	test_all_waiters();
 	test_signals();
 	test_arguments();
 	test_late_loads(&compressed);
-	test_changes();
+	test_changes(false);
+	test_changes(true);
+	test_compressed_on_xfs(&frame);
 	test_peak();
 	test_errors();
 	test_parameter();

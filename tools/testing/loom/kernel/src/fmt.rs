@@ -9,6 +9,12 @@ macro_rules! fmt {
     ($($args:tt)*) => { format_args!($($args)*) };
 }
 
+/// Nobody reads the log of a model, but what is written there has to be there.
+#[macro_export]
+macro_rules! pr_warn {
+    ($($args:tt)*) => { drop(format!($($args)*)) };
+}
+
 /// Bytes to be shown to people.
 pub struct BStr;
 

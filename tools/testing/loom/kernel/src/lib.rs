@@ -6,6 +6,9 @@
 //! what is ordered before what. The rules of the kernel that Rust does not check are checked here:
 //! nobody allocates, wakes or sleeps while holding a spinlock.
 
+// Stable Rust coerces no references but its own.
+#![feature(coerce_unsized, unsize)]
+
 pub mod fmt;
 pub mod init;
 pub mod list;
@@ -20,9 +23,9 @@ pub mod str {
 pub mod prelude {
     pub use crate::error::*;
     pub use crate::init::{PinInit, GFP_KERNEL};
-    pub use crate::{current, fmt, pin_init, try_pin_init};
+    pub use crate::{current, fmt, pin_init, pr_warn, try_pin_init};
     pub use macros::pin_data;
-    pub use std::ffi::{c_char, c_int};
+    pub use std::ffi::{c_char, c_int, c_uint};
     pub use std::vec::Vec as KVec;
 }
 
@@ -41,5 +44,7 @@ pub mod error {
 
     pub const EINTR: Error = Error(-4);
     pub const ENOMEM: Error = Error(-12);
+    pub const EDEADLK: Error = Error(-35);
+    pub const ETIMEDOUT: Error = Error(-110);
     pub const ERESTARTSYS: Error = Error(-512);
 }

@@ -10,18 +10,23 @@ use loom::{
     },
 };
 use std::{
+    marker::Unsize,
     mem::MaybeUninit,
-    ops::{Deref, DerefMut},
+    ops::{CoerceUnsized, Deref, DerefMut},
 };
 
 use crate::{
     error::{Result, ERESTARTSYS},
     init::{Init, PinInit},
     task::{self, WaitQueue},
+    time::Jiffies,
 };
 
 pub use crate::new_spinlock;
-pub use loom::sync::Arc;
+
+pub mod aref {
+    pub use crate::task::ARef;
+}
 
 /// Atomics, all of them relaxed.
 pub mod atomic {
@@ -33,30 +38,122 @@ pub mod atomic {
     use ordering::Relaxed;
     use std::marker::PhantomData;
 
-    /// An `Atomic<u32>`: there are no others.
+    /// A number of 32 bits: there are no others.
+    pub trait Number {
+        fn from_bits(bits: u32) -> Self;
+        fn bits(self) -> u32;
+    }
+
+    impl Number for u32 {
+        fn from_bits(bits: u32) -> Self {
+            bits
+        }
+
+        fn bits(self) -> u32 {
+            self
+        }
+    }
+
+    impl Number for i32 {
+        fn from_bits(bits: u32) -> Self {
+            bits.cast_signed()
+        }
+
+        fn bits(self) -> u32 {
+            self.cast_unsigned()
+        }
+    }
+
     pub struct Atomic<T>(AtomicU32, PhantomData<T>);
 
-    impl Atomic<u32> {
-        pub fn new(value: u32) -> Self {
-            Self(AtomicU32::new(value), PhantomData)
+    impl<T: Number> Atomic<T> {
+        pub fn new(value: T) -> Self {
+            Self(AtomicU32::new(value.bits()), PhantomData)
         }
 
-        pub fn load(&self, _: Relaxed) -> u32 {
-            self.0.load(Ordering::Relaxed)
+        pub fn load(&self, _: Relaxed) -> T {
+            T::from_bits(self.0.load(Ordering::Relaxed))
         }
 
-        pub fn add(&self, value: u32, _: Relaxed) {
-            self.0.fetch_add(value, Ordering::Relaxed);
+        pub fn store(&self, value: T, _: Relaxed) {
+            self.0.store(value.bits(), Ordering::Relaxed);
         }
 
-        pub fn fetch_sub(&self, value: u32, _: Relaxed) -> u32 {
-            self.0.fetch_sub(value, Ordering::Relaxed)
+        pub fn add(&self, value: T, _: Relaxed) {
+            self.fetch_add(value, Relaxed);
         }
+
+        pub fn fetch_add(&self, value: T, _: Relaxed) -> T {
+            T::from_bits(self.0.fetch_add(value.bits(), Ordering::Relaxed))
+        }
+
+        pub fn fetch_sub(&self, value: T, _: Relaxed) -> T {
+            T::from_bits(self.0.fetch_sub(value.bits(), Ordering::Relaxed))
+        }
+
+        pub fn cmpxchg(&self, old: T, new: T, _: Relaxed) -> Result<T, T> {
+            let relaxed = Ordering::Relaxed;
+
+            self.0
+                .compare_exchange(old.bits(), new.bits(), relaxed, relaxed)
+                .map(T::from_bits)
+                .map_err(T::from_bits)
+        }
+    }
+}
+
+/// A counted reference. loom sees what is done to the count, and std keeps what is counted: that
+/// may be a `dyn Trait`, which loom's own type does not allow for.
+pub struct Arc<T: ?Sized> {
+    /// Dropped before the value, which it orders after all that others did to it.
+    count: loom::sync::Arc<()>,
+    value: std::sync::Arc<T>,
+}
+
+impl<T: ?Sized + Unsize<U>, U: ?Sized> CoerceUnsized<Arc<U>> for Arc<T> {}
+
+impl<T> Arc<T> {
+    pub fn new(value: T) -> Self {
+        Self {
+            count: loom::sync::Arc::new(()),
+            value: std::sync::Arc::new(value),
+        }
+    }
+}
+
+impl<T: ?Sized> Clone for Arc<T> {
+    fn clone(&self) -> Self {
+        Self {
+            count: self.count.clone(),
+            value: self.value.clone(),
+        }
+    }
+}
+
+impl<T: ?Sized + std::fmt::Display> std::fmt::Display for Arc<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.value.fmt(f)
+    }
+}
+
+impl<T: ?Sized> Deref for Arc<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
     }
 }
 
 /// A borrow of what an [`Arc`] holds, from which there is a way back to the [`Arc`].
 pub struct ArcBorrow<'a, T>(pub(crate) &'a Arc<T>);
+
+impl<T> Clone for ArcBorrow<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for ArcBorrow<'_, T> {}
 
 impl<T> Deref for ArcBorrow<'_, T> {
     type Target = T;
@@ -117,11 +214,11 @@ impl<T> DerefMut for Guard<'_, T> {
 }
 
 /// As in the kernel, complete_all() and the waits take the lock of the completion.
-pub struct Completion(Arc<WaitQueue>);
+pub struct Completion(loom::sync::Arc<WaitQueue>);
 
 impl Completion {
     pub fn new() -> impl PinInit<Self> {
-        Init(|| Ok(Self(Arc::default())))
+        Init(|| Ok(Self(loom::sync::Arc::default())))
     }
 
     pub fn complete_all(&self) {
@@ -131,15 +228,16 @@ impl Completion {
     }
 
     /// The only signals here are fatal.
-    pub fn wait_for_completion_killable(&self) -> Result {
-        self.wait_for_completion_interruptible()
+    pub fn wait_for_completion_killable_timeout(&self, timeout: Jiffies) -> Result<Jiffies> {
+        self.wait_for_completion_interruptible_timeout(timeout)
     }
 
-    pub fn wait_for_completion_interruptible(&self) -> Result {
+    /// Time stands still here.
+    pub fn wait_for_completion_interruptible_timeout(&self, timeout: Jiffies) -> Result<Jiffies> {
         task::assert_may_sleep("sleeps");
 
         let mut done = self.0.done.lock().unwrap();
-        let mut result = Ok(());
+        let mut result = Ok(timeout);
         while !*done {
             if task::signal_pending_or_asleep_on(&self.0) {
                 result = Err(ERESTARTSYS);

@@ -3,7 +3,10 @@
 //! The task that runs: its locks, its signals, its luck with memory.
 
 use loom::sync::{Arc, Condvar, Mutex};
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    ops::Deref,
+};
 
 use crate::error::{Result, ENOMEM};
 
@@ -11,29 +14,139 @@ pub type Pid = i32;
 
 pub const TASK_COMM_LEN: usize = 16;
 
-/// The task that runs, as far as others see it.
-pub struct Task;
+/// A task, as far as others see it. Each has a process of its own.
+#[derive(Clone)]
+pub struct Task {
+    pid: Pid,
+    is_kthread: bool,
+    parent: Option<Box<Task>>,
+    signals: Option<Signals>,
+}
 
 impl Task {
+    fn new(pid: Pid, is_kthread: bool, parent: Option<Task>) -> Self {
+        Self {
+            pid,
+            is_kthread,
+            parent: parent.map(Box::new),
+            signals: None,
+        }
+    }
+
+    /// The task that calls this.
+    pub fn current() -> Current {
+        let mut task = TASK.with(|task| task.borrow().clone());
+
+        task.signals = SIGNALS.with(|signals| signals.borrow().clone());
+        Current(task)
+    }
+
+    /// Makes the task that calls a helper of the kernel: its parent is a thread of the kernel.
+    pub fn become_helper() {
+        TASK.with(|task| task.borrow_mut().parent = Some(Box::new(Task::new(2, true, None))));
+    }
+
+    /// Makes the task that calls a child of `parent`.
+    pub fn become_child_of(parent: Task) {
+        TASK.with(|task| task.borrow_mut().parent = Some(Box::new(parent)));
+    }
+
     pub fn pid(&self) -> Pid {
-        1
+        self.pid
+    }
+
+    pub fn tgid(&self) -> Pid {
+        self.pid
     }
 
     pub fn comm(&self) -> [u8; TASK_COMM_LEN] {
         [0; TASK_COMM_LEN]
+    }
+
+    pub fn is_kthread(&self) -> bool {
+        self.is_kthread
+    }
+
+    pub fn group_start_boottime(&self) -> Option<u64> {
+        Some(0)
+    }
+
+    pub fn find_ancestor<T>(&self, mut f: impl FnMut(&Task) -> Option<T>) -> Option<T> {
+        let mut task = Some(self);
+
+        while let Some(this) = task {
+            if let Some(found) = f(this) {
+                return Some(found);
+            }
+            task = this.parent.as_deref();
+        }
+        None
+    }
+
+    pub fn signal_pending(&self) -> bool {
+        self.signals
+            .as_ref()
+            .is_some_and(|signals| signals.0.lock().unwrap().pending)
+    }
+
+    /// The only signals here are fatal.
+    pub fn fatal_signal_pending(&self) -> bool {
+        self.signal_pending()
+    }
+}
+
+/// What keeps a [`Task`].
+#[derive(Clone)]
+pub struct ARef<T>(T);
+
+impl From<&Task> for ARef<Task> {
+    fn from(task: &Task) -> Self {
+        Self(task.clone())
+    }
+}
+
+impl<T> Deref for ARef<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// As in the kernel, a type of its own.
+pub struct Current(Task);
+
+impl Deref for Current {
+    type Target = Task;
+
+    fn deref(&self) -> &Task {
+        &self.0
     }
 }
 
 #[macro_export]
 macro_rules! current {
     () => {
-        $crate::task::Task
+        &$crate::task::Task::current()
     };
+}
+
+/// A number of the task that calls, the same whenever loom runs it.
+fn number() -> Pid {
+    let id = format!("{:?}", loom::thread::current().id());
+    let digits: String = id.chars().filter(char::is_ascii_digit).collect();
+
+    100 + digits.parse::<Pid>().unwrap()
 }
 
 loom::thread_local! {
     static SPINLOCKS: Cell<u32> = Cell::new(0);
     static FAIL_NEXT_ALLOCATION: Cell<bool> = Cell::new(false);
+    static TASK: RefCell<Task> = RefCell::new(Task::new(
+        number(),
+        false,
+        Some(Task::new(1, false, Some(Task::new(0, true, None)))),
+    ));
     static SIGNALS: RefCell<Option<Signals>> = RefCell::new(None);
 }
 

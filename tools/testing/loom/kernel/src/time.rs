@@ -20,11 +20,21 @@ impl<C> Instant<C> {
     }
 }
 
+pub type Jiffies = u64;
+
+pub fn msecs_to_jiffies(milliseconds: u32) -> Jiffies {
+    milliseconds.into()
+}
+
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 pub struct Delta(i64);
 
 impl Delta {
     pub const fn from_secs(seconds: i64) -> Self {
         Self(seconds)
+    }
+
+    pub fn as_millis(self) -> i64 {
+        self.0 * 1000
     }
 }
