@@ -110,6 +110,20 @@ objects_of()
 	echo "$(tree_of "$1")/build-$1"
 }
 
+# Prints the kHz of the counter that emulated guests take their time from, or
+# nothing where that is not known to be this machine's.
+tsc_khz()
+{
+	local program=$cache/tsc_khz
+
+	[[ $(uname -m) == x86_64 ]] || return 0
+	if [[ ! $program -nt $root/scripts/tsc_khz.c ]]; then
+		gcc -O2 -o "$program.$$" "$root/scripts/tsc_khz.c"
+		mv "$program.$$" "$program"
+	fi
+	"$program"
+}
+
 # The numbers of the tests in the kernel's kmod.sh.
 kmod_tests()
 {

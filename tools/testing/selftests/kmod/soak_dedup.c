@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A long time of everything at once: loads of thirty modules from files, from
+ * compressed files, from memory and by modprobe, with arguments, with init
+ * functions that fail, with modules that need each other; unloads; tasks that are
+ * killed; readers of all files; CPUs that come and go; little memory.
+ *
+ * What each call returns is known afterwards only as far as it is clean. What has
+ * to be right in the end: nothing is in flight, every load that began is counted
+ * once, and every module can be loaded and unloaded.
+ *
+ * Usage: soak_dedup FOLDER OF THE TEST MODULES [SECONDS [SEED]]
+ */
+#include <dirent.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/utsname.h>
+
+#include "dedup_common.h"
+
+#define DEDUP		STATS_DIR "dedup"
+#define PENDING		STATS_DIR "pending"
+#define MODPROBE	"/proc/sys/kernel/modprobe"
+#define NR_MODULES	30
+#define NR_WORKERS	12
+#define FAIL_ARGS	"init_result=-61"	/* ENODATA, which nothing else returns */
+
+static struct {
+	char name[MODULE_NAME_MAX + 1];
+	struct image image;
+	char *ko, *zst;
+} modules[NR_MODULES];
+
+static char dir[64] = "/tmp/soak_dedup.XXXXXX";
+static volatile int *stop;
+static unsigned long *calls;	/* one for each kind of operation */
+
+enum operation { FROM_FILE, COMPRESSED, FROM_MEMORY, BY_MODPROBE, UNLOAD, NR_OPERATIONS };
+
+static const char * const operation_names[NR_OPERATIONS] = {
+	"finit_module", "finit_module, compressed", "init_module", "modprobe", "delete_module",
+};
+
+static void run(const char *format, ...)
+{
+	char command[PATH_MAX];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(command, sizeof(command), format, args);
+	va_end(args);
+	if (system(command))
+		ksft_exit_fail_msg("failed: %s\n", command);
+}
+
+/* A folder that modprobe can work with: dependencies are soft ones, module N needs N / 2. */
+static void make_modules(const char *from)
+{
+	char path[PATH_MAX], lib[PATH_MAX];
+	struct utsname uts;
+	struct image image;
+	FILE *conf;
+	int i;
+
+	snprintf(path, sizeof(path), "%s/" MODULE_NAME ".ko", from);
+	image = read_image(path);
+	uname(&uts);
+	if (!mkdtemp(dir))
+		ksft_exit_fail_msg("%s: %s\n", dir, strerror(errno));
+	snprintf(lib, sizeof(lib), "%s/lib/modules/%s", dir, uts.release);
+	run("mkdir -p %s %s/conf && ln -s . %s/usr", lib, dir, dir);
+	snprintf(path, sizeof(path), "%s/conf/soak.conf", dir);
+	conf = fopen(path, "w");
+	if (!conf)
+		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
+	for (i = 0; i < NR_MODULES; i++) {
+		struct image frame, copy = copy_image(&image, image.len);
+		char *file;
+
+		snprintf(modules[i].name, sizeof(modules[i].name), "soak%02d", i);
+		set_name(&image, &copy, modules[i].name);
+		modules[i].image = copy;
+		frame = compress(&copy);
+		modules[i].zst = write_image(&frame);
+		free(frame.bytes);
+		file = write_image(&copy);
+		if (asprintf(&modules[i].ko, "%s/%s.ko", lib, modules[i].name) < 0)
+			ksft_exit_fail_msg("no memory\n");
+		run("mv %s %s", file, modules[i].ko);
+		free(file);
+		if (i)
+			fprintf(conf, "softdep soak%02d pre: soak%02d\n", i, i / 2);
+	}
+	fclose(conf);
+	free(image.bytes);
+	run("depmod -b %s 2>/dev/null", dir);
+}
+
+static int do_modprobe(const char *name)
+{
+	execlp("modprobe", "modprobe", "-q", "-d", dir, "-C",
+	       /* in the folder that main() changed to */ "conf", name, NULL);
+	return ENOENT;
+}
+
+static int do_operation(enum operation operation, int module)
+{
+	static const char * const args[] = { "", "tag=1", "tag=2", FAIL_ARGS };
+	struct load load = { .args = args[rand() % ARRAY_SIZE(args)] };
+
+	switch (operation) {
+	case FROM_FILE:
+		load.path = modules[module].ko;
+		return do_load(&load);
+	case COMPRESSED:
+		load.path = modules[module].zst;
+		load.flags = MODULE_INIT_COMPRESSED_FILE;
+		return do_load(&load);
+	case FROM_MEMORY:
+		load.image = &modules[module].image;
+		return do_load(&load);
+	case BY_MODPROBE:
+		return do_modprobe(modules[module].name);
+	default:
+		return unload_module(modules[module].name);
+	}
+}
+
+/* What a call may end with, whatever the others do. */
+static bool is_clean(int err)
+{
+	switch (err) {
+	case 0:
+	case EEXIST:
+	case EBUSY:
+	case EINTR:
+	case ENODATA:
+	case ENOENT:		/* delete_module: there is none */
+	case EWOULDBLOCK:	/* delete_module: in use */
+	case ENOMEM:
+		return true;
+	}
+	return false;
+}
+
+/* Each operation has a process of its own, which may be killed at any time. */
+static void work(unsigned int seed)
+{
+	srand(seed);
+	while (!*stop) {
+		enum operation operation = rand() % NR_OPERATIONS;
+		/* Few of them at a time, so that they meet. */
+		int module = (time(NULL) / 2 * 7 + rand() % 4) % NR_MODULES;
+		bool is_killed = rand() % 10 == 0;
+		unsigned int delay = rand() % 3000;
+		int status;
+		pid_t pid;
+
+		__atomic_add_fetch(&calls[operation], 1, __ATOMIC_RELAXED);
+		pid = fork();
+		if (pid < 0)
+			continue;	/* no memory */
+		if (!pid) {
+			int err = do_operation(operation, module);
+
+			_exit(is_clean(err) ? 0 : err);
+		}
+		if (is_killed) {
+			usleep(delay);
+			kill(pid, SIGKILL);
+		}
+		if (waitpid(pid, &status, 0) != pid)
+			_exit(1);
+		/* modprobe says 1 for anything, and has no memory for a message. */
+		if (WIFEXITED(status) && WEXITSTATUS(status) && operation != BY_MODPROBE) {
+			printf("# %s of %s: %s\n", operation_names[operation],
+			       modules[module].name, strerror(WEXITSTATUS(status)));
+			fflush(stdout);
+			_exit(1);
+		}
+	}
+}
+
+static void read_all(unsigned int seed)
+{
+	while (!*stop) {
+		DIR *folder = opendir(STATS_DIR);
+		struct dirent *entry;
+		char path[PATH_MAX];
+
+		while (folder && (entry = readdir(folder))) {
+			char buf[997];
+			int fd;
+
+			snprintf(path, sizeof(path), STATS_DIR "%s", entry->d_name);
+			fd = entry->d_type == DT_REG ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+			while (fd >= 0 && read(fd, buf, sizeof(buf)) > 0)
+				;
+			if (fd >= 0)
+				close(fd);
+		}
+		if (folder)
+			closedir(folder);
+	}
+}
+
+static void plug_cpus(unsigned int seed)
+{
+	int cpu, cpus = sysconf(_SC_NPROCESSORS_CONF);
+	char path[PATH_MAX];
+
+	while (!*stop)
+		for (cpu = 1; cpu < cpus; cpu++) {
+			snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu);
+			write_to(path, "0");
+			usleep(100000);
+			write_to(path, "1");
+		}
+}
+
+/* Takes most of the memory that there is, and gives it back, again and again. */
+static void use_memory(unsigned int seed)
+{
+	size_t page = getpagesize();
+
+	while (!*stop) {
+		size_t i, len = sysconf(_SC_AVPHYS_PAGES) * page / 10 * 8;
+		char *bytes = mmap(NULL, len, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (bytes == MAP_FAILED)
+			continue;
+		for (i = 0; i < len && !*stop; i += page)
+			bytes[i] = 1;
+		munmap(bytes, len);
+		usleep(100000);
+	}
+}
+
+static pid_t start(void (*what)(unsigned int seed), unsigned int seed)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		ksft_exit_fail_msg("fork: %s\n", strerror(errno));
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	what(seed);
+	_exit(0);
+}
+
+static unsigned long saved(const char *label)
+{
+	char *text = read_text(DEDUP, SIZE_MAX), *line;
+	unsigned long value;
+	char start[64];
+
+	snprintf(start, sizeof(start), "\n%s\t", label);
+	line = strstr(text, start + (strncmp(text, start + 1, strlen(start + 1)) ? 0 : 1));
+	if (!line)
+		ksft_exit_fail_msg("%s has no line %s\n", DEDUP, label);
+	value = strtoul(strchr(line, '\t'), NULL, 10);
+	free(text);
+	return value;
+}
+
+/* Waits for the end, or for a worker that gives up. */
+static bool all_work(const pid_t *workers, int seconds)
+{
+	double end = now() + seconds;
+	siginfo_t info;
+	int i;
+
+	while (now() < end) {
+		for (i = 0; i < NR_WORKERS; i++) {
+			info.si_pid = 0;
+			waitid(P_PID, workers[i], &info, WEXITED | WNOHANG | WNOWAIT);
+			if (info.si_pid)
+				return false;
+		}
+		usleep(100000);
+	}
+	return true;
+}
+
+static void test_counters(void)
+{
+	static const char * const ends[] = {
+		"owned", "same_file", "same_name", "late", "from_memory", "left",
+	};
+	unsigned long loads = saved("loads"), sum = 0;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(ends); i++) {
+		unsigned long count = saved(ends[i]);
+
+		ksft_print_msg("%s: %lu\n", ends[i], count);
+		sum += count;
+	}
+	ksft_test_result(loads == sum, "%lu loads, %lu ends\n", loads, sum);
+}
+
+static void test_modules(void)
+{
+	bool ok = true;
+	int i;
+
+	for (i = 0; i < NR_MODULES; i++) {
+		struct load load = { .path = modules[i].ko, .args = "" };
+		int err;
+
+		must_unload(modules[i].name);
+		err = do_load(&load);
+		if (err || !is_live(modules[i].name)) {
+			ksft_print_msg("%s: %s\n", modules[i].name, strerror(err));
+			ok = false;
+		}
+		must_unload(modules[i].name);
+	}
+	ksft_test_result(ok, "all modules can be loaded and unloaded\n");
+}
+
+int main(int argc, char **argv)
+{
+	int i, status, failed = 0, seconds = argc > 2 ? atoi(argv[2]) : 60;
+	unsigned int seed = argc > 3 ? strtoul(argv[3], NULL, 0) : time(NULL);
+	pid_t workers[NR_WORKERS], others[5];
+
+	ksft_print_header();
+	need_root_and_stats();
+	if (argc < 2)
+		ksft_exit_fail_msg("Usage: %s FOLDER [SECONDS [SEED]]\n", argv[0]);
+	if (access(DEDUP, F_OK))
+		ksft_exit_skip("needs CONFIG_MODULE_DEDUP_RUST\n");
+	ksft_set_plan(4);
+	ksft_print_msg("%d s, seed %u\n", seconds, seed);
+	make_modules(argv[1]);
+	if (chdir(dir))
+		ksft_exit_fail_msg("%s: %s\n", dir, strerror(errno));
+	stop = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (stop == MAP_FAILED)
+		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
+	calls = (unsigned long *)(stop + 16);
+
+	for (i = 0; i < NR_WORKERS; i++)
+		workers[i] = start(work, seed + i);
+	others[0] = start(read_all, 0);
+	others[1] = start(read_all, 0);
+	others[2] = start(plug_cpus, 0);
+	others[3] = start(use_memory, 0);
+	others[4] = start(use_memory, 0);
+	/* If memory runs out, it is for those who use it for nothing. */
+	for (i = 3; i < 5; i++) {
+		char path[64];
+
+		snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", others[i]);
+		write_to(path, "1000");
+	}
+
+	ksft_test_result(all_work(workers, seconds), "nobody gave up in %d s\n", seconds);
+	*stop = 1;
+	for (i = 0; i < NR_WORKERS; i++) {
+		wait_until(waitpid(workers[i], &status, WNOHANG), "a worker hangs\n");
+		failed += status != 0;
+	}
+	for (i = 0; i < (int)ARRAY_SIZE(others); i++)
+		wait_until(waitpid(others[i], &status, WNOHANG), "process %d hangs\n", others[i]);
+	for (i = 0; i < NR_OPERATIONS; i++)
+		ksft_print_msg("%s: %lu times\n", operation_names[i], calls[i]);
+
+	/* The kernel ends what it began for those who were killed. */
+	wait_until(file_says(PENDING, ""), "loads are in flight for ever\n");
+	ksft_test_result_pass("nothing is in flight\n");
+	test_counters();
+	test_modules();
+	if (failed)
+		ksft_exit_fail_msg("%d workers failed\n", failed);
+	ksft_finished();
+}
