@@ -53,6 +53,19 @@ static void run(const char *format, ...)
 		ksft_exit_fail_msg("failed: %s\n", command);
 }
 
+/* No two live modules may export the same symbol. */
+static void set_symbol(const struct image *image, const char *name)
+{
+	static const char exported[] = MODULE_NAME "_symbol";
+	struct elf64_shdr *strings = find_section(image, "__ksymtab_strings");
+	char *symbol = memmem(image->bytes + strings->sh_offset, strings->sh_size, exported,
+			      sizeof(exported));
+
+	if (!symbol)
+		ksft_exit_fail_msg("the module exports no %s\n", exported);
+	memcpy(symbol, name, strlen(name));
+}
+
 /* A folder that modprobe can work with: dependencies are soft ones, module N needs N / 2. */
 static void make_modules(const char *from)
 {
@@ -79,6 +92,7 @@ static void make_modules(const char *from)
 
 		snprintf(modules[i].name, sizeof(modules[i].name), "soak%02d", i);
 		set_name(&image, &copy, modules[i].name);
+		set_symbol(&copy, modules[i].name);
 		modules[i].image = copy;
 		frame = compress(&copy);
 		modules[i].zst = write_image(&frame);
@@ -201,6 +215,7 @@ static void read_all(unsigned int seed)
 		}
 		if (folder)
 			closedir(folder);
+		usleep(20000);
 	}
 }
 
@@ -215,6 +230,7 @@ static void plug_cpus(unsigned int seed)
 			write_to(path, "0");
 			usleep(100000);
 			write_to(path, "1");
+			usleep(100000);
 		}
 }
 
@@ -233,7 +249,7 @@ static void use_memory(unsigned int seed)
 		for (i = 0; i < len && !*stop; i += page)
 			bytes[i] = 1;
 		munmap(bytes, len);
-		usleep(100000);
+		usleep(500000);
 	}
 }
 
