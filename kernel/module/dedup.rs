@@ -383,8 +383,8 @@ pub unsafe extern "C" fn module_dedup_load_file(
         match dedup.files.enter(&key, caller) {
             Role::Owner(owner) => return owner.complete(load()),
             Role::Waiter(other) => {
-                let name = || exists::claimed_by(&dedup.names, other.owner());
-                let result = match Pending::wait(&other, &dedup.waits, Leave::Signal, name) {
+                let name_of = |owner: &Caller| exists::claimed_by(&dedup.names, owner);
+                let result = match Pending::wait(&other, &dedup.waits, Leave::Signal, &name_of) {
                     Ok(result) => result,
                     Err(err) => {
                         SAVED.left.add(1, Relaxed);
@@ -575,6 +575,7 @@ pub unsafe extern "C" fn module_dedup_request(name: *mut c_char, wait: bool) -> 
 
     dedup.requests.request(
         &dedup.waits,
+        &|owner| exists::claimed_by(&dedup.names, owner),
         // SAFETY: By the requirements of this function.
         unsafe { name_from_array(name) },
         wait,

@@ -47,6 +47,7 @@ use crate::{
     waits::{
         Caller,
         Leave,
+        NameOf,
         Waits, //
     },
 };
@@ -143,6 +144,7 @@ impl Requests {
     pub(crate) fn request(
         &self,
         waits: &Waits,
+        name_of: NameOf<'_>,
         name: Name,
         wait: bool,
         modprobe: impl FnOnce() -> c_int,
@@ -182,7 +184,7 @@ impl Requests {
                 }
                 Role::Waiter(request) => {
                     is_duplicate_of(&SAVED.requests_joined);
-                    match Pending::wait(&request, waits, Leave::FatalSignal, || None) {
+                    match Pending::wait(&request, waits, Leave::FatalSignal, name_of) {
                         Ok(result) if result == killed => (),
                         Ok(result) => return result,
                         Err(err) if err == EINTR => return killed,
@@ -269,6 +271,7 @@ mod tests {
         fn request(&self, name: &[u8], wait: bool, modprobe: impl FnOnce() -> c_int) -> c_int {
             self.requests.request(
                 &self.waits,
+                &|_| None,
                 Name::new(name),
                 wait,
                 || {

@@ -47,7 +47,16 @@ pub(crate) fn claim<'a>(
 ) -> Result<Option<Owner<'a, Name>>> {
     match names.enter(name, caller) {
         Role::Owner(owner) => Ok(Some(owner)),
-        Role::Waiter(load) => Err(refusal(Pending::wait(&load, waits, Leave::Signal, || None)?)),
+        Role::Waiter(load) => {
+            let name_of = |owner: &Caller| claimed_by(names, owner);
+
+            Err(refusal(Pending::wait(
+                &load,
+                waits,
+                Leave::Signal,
+                &name_of,
+            )?))
+        }
         Role::Alone => Ok(None),
     }
 }

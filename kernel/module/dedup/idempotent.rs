@@ -39,7 +39,6 @@ use kernel::{
 use crate::{
     key::{
         Key,
-        Name,
         Subject, //
     },
     stats::SAVED,
@@ -48,6 +47,8 @@ use crate::{
         Awaited,
         Caller,
         Leave,
+        NameOf,
+        Named,
         Waits, //
     },
 };
@@ -126,8 +127,7 @@ impl<K: Key> Pending<K> {
     /// Waits until the owner's load is over and returns what it returned.
     ///
     /// Fails with `EINTR` if a signal comes first, and with `EDEADLK` at once if that would never
-    /// be over, because the owner waits for the caller. `module` is called for the name of what is
-    /// loaded, where the key does not tell.
+    /// be over, because the owner waits for the caller. `name_of` finds what to tell people.
     ///
     /// The owner wakes all its waiters whatever happens to its load (invariant 1). A waiter that a
     /// signal takes away leaves nothing behind: it is in no list but that of the completion, which
@@ -138,9 +138,9 @@ impl<K: Key> Pending<K> {
         this: &Arc<Self>,
         waits: &Waits,
         leave: Leave,
-        module: impl Fn() -> Option<Name>,
+        name_of: NameOf<'_>,
     ) -> Result<c_int> {
-        let waiting = waits.begin(this.clone(), leave)?;
+        let waiting = waits.begin(this.clone(), leave, name_of)?;
         let begun = Instant::<Monotonic>::now();
         let mut timeout = msecs_to_jiffies(FIRST_REPORT);
 
@@ -149,7 +149,7 @@ impl<K: Key> Pending<K> {
         // A signal may come while the owner publishes the result. As in C, the result wins
         // wherever it is there, so how the wait ended is of no interest.
         while this.sleep(leave, timeout) == Err(ETIMEDOUT) {
-            this.report(begun.elapsed(), module());
+            this.report(begun.elapsed(), name_of);
             timeout = msecs_to_jiffies(NEXT_REPORT);
         }
         this.waiters.fetch_sub(1, Relaxed);
@@ -177,7 +177,7 @@ impl<K: Key> Pending<K> {
 
     /// Says in the log that the current task has waited for so long, unless another one has said so
     /// of this load lately.
-    fn report(&self, waited: Delta, module: Option<Name>) {
+    fn report(&self, waited: Delta, name_of: NameOf<'_>) {
         let age = u32::try_from(self.owner.age().as_millis() / 1000).unwrap_or(u32::MAX);
         let last = self.reported.load(Relaxed);
 
@@ -186,24 +186,14 @@ impl<K: Key> Pending<K> {
         {
             return;
         }
-        match module {
-            Some(name) => pr_warn!(
-                "{} waits for module {name}, {}, that {} loads, for {} s now; {} wait for that\n",
-                Caller::current(),
-                self.subject(),
-                self.owner,
-                waited.as_millis() / 1000,
-                self.waiters()
-            ),
-            None => pr_warn!(
-                "{} waits for {} of {} for {} s now; {} wait for that\n",
-                Caller::current(),
-                self.subject(),
-                self.owner,
-                waited.as_millis() / 1000,
-                self.waiters()
-            ),
-        }
+        pr_warn!(
+            "{} waits for {} of {} for {} s now; {} wait for that\n",
+            Caller::current(),
+            self.subject(),
+            Named(&self.owner, name_of),
+            waited.as_millis() / 1000,
+            self.waiters()
+        );
     }
 }
 
@@ -437,7 +427,7 @@ mod tests {
     fn wait(load: &Arc<Pending>) -> Result<Result<c_int>> {
         let waits = Arc::pin_init(Waits::new(), GFP_KERNEL)?;
 
-        Ok(Pending::wait(load, &waits, Leave::Signal, || None))
+        Ok(Pending::wait(load, &waits, Leave::Signal, &|_| None))
     }
 
     fn is_empty(table: &Table) -> bool {

@@ -38,7 +38,7 @@ impl Subject {
     /// Writes what kind it is, `separator`, and which it is.
     pub(crate) fn write(&self, f: &mut fmt::Formatter<'_>, separator: char) -> fmt::Result {
         match self {
-            // As /proc/self/mountinfo and `stat -c %Hd:%Ld:%i` have it.
+            // The device as /proc/self/mountinfo has it; stat(2) may have another one.
             Self::File(device, number) => f.write_fmt(fmt!(
                 "file{separator}{}:{}:{number}",
                 device >> 20,

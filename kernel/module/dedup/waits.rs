@@ -108,6 +108,24 @@ impl fmt::Display for Caller {
     }
 }
 
+/// Finds the name of the module that a task loads, if that is known.
+pub(crate) type NameOf<'a> = &'a dyn Fn(&Caller) -> Option<Name>;
+
+/// A task, and what it loads.
+pub(crate) struct Named<'a>(pub(crate) &'a Caller, pub(crate) NameOf<'a>);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(caller, name_of) = self;
+
+        f.write_fmt(fmt!("{caller}"))?;
+        match name_of(caller) {
+            Some(name) => f.write_fmt(fmt!(", which loads module {name},")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What ends a wait early.
 #[derive(Clone, Copy)]
 pub(crate) enum Leave {
@@ -255,10 +273,10 @@ impl Wait {
     }
 }
 
-/// "who waits for what of whom".
-impl fmt::Display for Wait {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_fmt(fmt!("{} waits for ", self.who))?;
+impl Wait {
+    /// Writes "who waits for what of whom".
+    fn write(&self, f: &mut fmt::Formatter<'_>, name_of: NameOf<'_>) -> fmt::Result {
+        f.write_fmt(fmt!("{} waits for ", Named(&self.who, name_of)))?;
         match &self.target {
             Target::Owner(awaited, _) => {
                 f.write_fmt(fmt!("{} of {}", awaited.subject(), awaited.owner()))
@@ -283,14 +301,20 @@ impl Circle {
     const MAX_SHOWN: usize = 12;
 }
 
-impl fmt::Display for Circle {
+/// A circle as the log has it.
+struct Shown<'a>(&'a Circle, NameOf<'a>);
+
+impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(circle, name_of) = self;
+
         // They were found from the last to the first.
-        for wait in self.waits.iter().rev().flatten() {
-            f.write_fmt(fmt!("; {wait}"))?;
+        for wait in circle.waits.iter().rev().flatten() {
+            f.write_fmt(fmt!("; "))?;
+            wait.write(f, *name_of)?;
         }
-        if self.len > Self::MAX_SHOWN {
-            f.write_fmt(fmt!("; {} more", self.len - Self::MAX_SHOWN))?;
+        if circle.len > Circle::MAX_SHOWN {
+            f.write_fmt(fmt!("; {} more", circle.len - Circle::MAX_SHOWN))?;
         }
         Ok(())
     }
@@ -467,7 +491,12 @@ impl Waits {
     /// Fails with `EDEADLK` if the wait would close a circle, and says which in the log.
     ///
     /// May sleep. To be called without locks.
-    pub(crate) fn begin(&self, awaited: Arc<dyn Awaited>, leave: Leave) -> Result<Waiting<'_>> {
+    pub(crate) fn begin(
+        &self,
+        awaited: Arc<dyn Awaited>,
+        leave: Leave,
+        name_of: NameOf<'_>,
+    ) -> Result<Waiting<'_>> {
         let subject = awaited.subject();
         // Without memory, the wait is not seen, and no circle that it is on (invariant 4).
         let Ok(wait) = Wait::new(Target::Owner(awaited, leave)) else {
@@ -495,7 +524,10 @@ impl Waits {
         drop(waiting);
         SAVED.circles.add(1, Relaxed);
         trace::refused(subject, trace::Reason::Circle, EDEADLK);
-        pr_warn!("a wait without end is refused{circle}\n");
+        pr_warn!(
+            "a wait without end is refused{}\n",
+            Shown(&circle, name_of)
+        );
         Err(EDEADLK)
     }
 
@@ -697,12 +729,12 @@ mod tests {
         let own = current!().pid();
 
         assert_eq!(
-            waits.begin(load(own, false)?, Leave::Signal).err(),
+            waits.begin(load(own, false)?, Leave::Signal, &|_| None).err(),
             Some(EDEADLK)
         );
         assert!(is_empty(&waits));
         // One that is over is none.
-        assert!(waits.begin(load(own, true)?, Leave::Signal).is_ok());
+        assert!(waits.begin(load(own, true)?, Leave::Signal, &|_| None).is_ok());
         assert!(is_empty(&waits));
         Ok(())
     }
@@ -710,7 +742,7 @@ mod tests {
     #[test]
     fn a_wait_for_a_task_that_runs_is_not() -> Result {
         let waits = waits()?;
-        let wait = waits.begin(load(current!().pid() + 1, false)?, Leave::Signal)?;
+        let wait = waits.begin(load(current!().pid() + 1, false)?, Leave::Signal, &|_| None)?;
 
         assert!(!is_empty(&waits));
         drop(wait);
@@ -733,7 +765,7 @@ mod tests {
         let circle = graph.circle(&start);
 
         let text = circle
-            .map(|circle| CString::try_from_fmt(fmt!("{circle}")))
+            .map(|circle| CString::try_from_fmt(fmt!("{}", Shown(&circle, &|_| None))))
             .transpose();
         for pid in 1..=len {
             graph.find(pid).and_then(|wait| graph.remove(&wait));

@@ -80,7 +80,7 @@ impl World {
 
     /// Waits as finit_module() does.
     fn wait(&self, load: &kernel::sync::Arc<Pending<FileKey>>) -> c_int {
-        Pending::wait(load, &self.waits, Leave::Signal, || None).unwrap_or_else(Error::to_errno)
+        Pending::wait(load, &self.waits, Leave::Signal, &|_| None).unwrap_or_else(Error::to_errno)
     }
 
     /// One load, as `load_once()` of dedup.rs does it. `result` is what it returns if it owns.
@@ -456,12 +456,13 @@ impl Autoload {
     /// A request that is killed while its modprobe runs.
     fn killed_request(&self) -> c_int {
         self.requests
-            .request(&self.waits, Name::new(b"module"), true, || KILLED, || ())
+            .request(&self.waits, &|_| None, Name::new(b"module"), true, || KILLED, || ())
     }
 
     fn request(&self, wait: bool, succeed: bool) -> c_int {
         self.requests.request(
             &self.waits,
+            &|_| None,
             Name::new(b"module"),
             wait,
             || {

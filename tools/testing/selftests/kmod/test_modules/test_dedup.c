@@ -9,6 +9,7 @@
  * holds the exit function in the same way.
  */
 #include <linux/init.h>
+#include <linux/kmod.h>
 #include <linux/module.h>
 #include <linux/sched.h>
 #include <linux/wait.h>
@@ -25,6 +26,14 @@ MODULE_PARM_DESC(init_result, "What the init function returns (default 0)");
 static int tag;
 module_param(tag, int, 0444);
 MODULE_PARM_DESC(tag, "Says whose arguments these are, and nothing else (default 0)");
+
+static char *request;
+module_param(request, charp, 0444);
+MODULE_PARM_DESC(request, "What the init function asks for by request_module(), if anything");
+
+static int request_result;
+module_param(request_result, int, 0444);
+MODULE_PARM_DESC(request_result, "What request_module() returned");
 
 static bool park;
 static DECLARE_WAIT_QUEUE_HEAD(unparked);
@@ -61,7 +70,13 @@ EXPORT_SYMBOL_GPL(test_dedup_symbol);
 
 static int __init test_dedup_init(void)
 {
-	return wait_while_parked() ?: init_result;
+	int err = wait_while_parked();
+
+	if (err)
+		return err;
+	if (request)
+		request_result = request_module("%s", request);
+	return init_result;
 }
 
 static void __exit test_dedup_exit(void)
