@@ -189,8 +189,8 @@ impl Load {
         // The image was changed since its name was peeked. What is waited for must not be waiting
         // with a claim of its own, so that one goes first.
         self.claim = None;
-        self.claim = exists::claim(&dedup.names, &dedup.waits, &name, self.caller).inspect_err(
-            |err| {
+        self.claim =
+            exists::claim(&dedup.names, &dedup.waits, &name, self.caller).inspect_err(|err| {
                 self.is_counted = true;
                 if is_duplicate(*err) {
                     self.refused.add(1, Relaxed);
@@ -198,8 +198,7 @@ impl Load {
                 } else {
                     SAVED.left.add(1, Relaxed);
                 }
-            },
-        )?;
+            })?;
         self.name = Some(name);
         Ok(())
     }
@@ -334,8 +333,9 @@ fn load_compressed(
 /// Loads a module from `file`, or waits for the load of the same inode that is in flight.
 ///
 /// Returns what `init_module_from_file()` returned to whoever called it: 0 or a negative errno;
-/// `-EINTR` if a signal ended the wait, or `-EDEADLK` if it would never have ended. Whoever waited for a load with other flags or arguments
-/// fails with `-EEXIST` if that succeeded, and loads the module itself if it failed.
+/// `-EINTR` if a signal ended the wait, or `-EDEADLK` if it would never have ended. Whoever waited
+/// for a load with other flags or arguments fails with `-EEXIST` if that succeeded, and loads the
+/// module itself if it failed.
 ///
 /// Sleeps. To be called without locks.
 ///
@@ -687,7 +687,9 @@ pub unsafe extern "C" fn module_dedup_debugfs_init(dir: *mut bindings::dentry) {
 /// Writes the contents of `pending`: a block of lines for each load and request in flight, and for
 /// each task that waits.
 fn write_pending(dedup: &Pin<KBox<Dedup>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    write_table(&dedup.files, f, |file, f| writeln!(f, "flags\t{:#x}", file.flags))?;
+    write_table(&dedup.files, f, |file, f| {
+        writeln!(f, "flags\t{:#x}", file.flags)
+    })?;
     write_table(&dedup.names, f, |_, _| Ok(()))?;
     write_table(dedup.requests.in_flight(), f, |_, _| Ok(()))?;
     dedup.waits.write(f)

@@ -21,23 +21,19 @@ TRACE_EVENT(module_dedup_wait,
 
 	TP_ARGS(kind, name, dev, ino, owner, comm),
 
-	TP_STRUCT__entry(
-		__field(	unsigned int,	kind	)
-		__field(	u32,		dev	)
-		__field(	u64,		ino	)
-		__field(	pid_t,		owner	)
-		__string(	name,		name	)
-		__string(	comm,		comm	)
-	),
+	TP_STRUCT__entry(__field(unsigned int, kind)
+			 __field(u32, dev)
+			 __field(u64, ino)
+			 __field(pid_t, owner)
+			 __string(name, name)
+			 __string(comm, comm)),
 
-	TP_fast_assign(
-		__entry->kind = kind;
-		__entry->dev = dev;
-		__entry->ino = ino;
-		__entry->owner = owner;
-		__assign_str(name);
-		__assign_str(comm);
-	),
+	TP_fast_assign(__entry->kind = kind;
+		       __entry->dev = dev;
+		       __entry->ino = ino;
+		       __entry->owner = owner;
+		       __assign_str(name);
+		       __assign_str(comm);),
 
 	TP_printk("kind=%s name=%s dev=%u:%u ino=%llu owner=%s[%d]",
 		  show_module_dedup_kind(__entry->kind), __get_str(name), MAJOR(__entry->dev),
@@ -52,27 +48,23 @@ TRACE_EVENT(module_dedup_done,
 
 	TP_ARGS(kind, name, dev, ino, owner, comm, result, waited_us),
 
-	TP_STRUCT__entry(
-		__field(	unsigned int,	kind		)
-		__field(	u32,		dev		)
-		__field(	u64,		ino		)
-		__field(	pid_t,		owner		)
-		__field(	int,		result		)
-		__field(	s64,		waited_us	)
-		__string(	name,		name		)
-		__string(	comm,		comm		)
-	),
+	TP_STRUCT__entry(__field(unsigned int, kind)
+			 __field(u32, dev)
+			 __field(u64, ino)
+			 __field(pid_t, owner)
+			 __field(int, result)
+			 __field(s64, waited_us)
+			 __string(name, name)
+			 __string(comm, comm)),
 
-	TP_fast_assign(
-		__entry->kind = kind;
-		__entry->dev = dev;
-		__entry->ino = ino;
-		__entry->owner = owner;
-		__entry->result = result;
-		__entry->waited_us = waited_us;
-		__assign_str(name);
-		__assign_str(comm);
-	),
+	TP_fast_assign(__entry->kind = kind;
+		       __entry->dev = dev;
+		       __entry->ino = ino;
+		       __entry->owner = owner;
+		       __entry->result = result;
+		       __entry->waited_us = waited_us;
+		       __assign_str(name);
+		       __assign_str(comm);),
 
 	TP_printk("kind=%s name=%s dev=%u:%u ino=%llu owner=%s[%d] result=%d waited_us=%lld",
 		  show_module_dedup_kind(__entry->kind), __get_str(name), MAJOR(__entry->dev),
@@ -88,23 +80,19 @@ TRACE_EVENT(module_dedup_refused,
 
 	TP_ARGS(kind, name, dev, ino, reason, error),
 
-	TP_STRUCT__entry(
-		__field(	unsigned int,	kind	)
-		__field(	u32,		dev	)
-		__field(	u64,		ino	)
-		__field(	unsigned int,	reason	)
-		__field(	int,		error	)
-		__string(	name,		name	)
-	),
+	TP_STRUCT__entry(__field(unsigned int, kind)
+			 __field(u32, dev)
+			 __field(u64, ino)
+			 __field(unsigned int, reason)
+			 __field(int, error)
+			 __string(name, name)),
 
-	TP_fast_assign(
-		__entry->kind = kind;
-		__entry->dev = dev;
-		__entry->ino = ino;
-		__entry->reason = reason;
-		__entry->error = error;
-		__assign_str(name);
-	),
+	TP_fast_assign(__entry->kind = kind;
+		       __entry->dev = dev;
+		       __entry->ino = ino;
+		       __entry->reason = reason;
+		       __entry->error = error;
+		       __assign_str(name);),
 
 	TP_printk("kind=%s name=%s dev=%u:%u ino=%llu reason=%s error=%d",
 		  show_module_dedup_kind(__entry->kind), __get_str(name), MAJOR(__entry->dev),

@@ -56,8 +56,8 @@ use crate::{
 /// before their caller could see the module: a caller that looks first does not ask again.
 const REPLAY: Delta = Delta::from_secs(60);
 
-/// How many such requests there are at most. Anyone can cause some, with a name of their choice; the
-/// oldest are called for again then.
+/// How many such requests there are at most. Anyone can cause some, with a name of their choice.
+/// When there are more, the oldest answer no more.
 const MAX_REPLAYS: usize = 256;
 
 /// A request that has succeeded.
@@ -350,7 +350,11 @@ mod tests {
         let fixture = Fixture::new()?;
 
         fixture.request(b"a", false, || {
-            assert!(fixture.requests.in_flight.find(&Request(Name::new(b"a"))).is_none());
+            assert!(fixture
+                .requests
+                .in_flight
+                .find(&Request(Name::new(b"a")))
+                .is_none());
             0
         });
         // And replayed to nobody.

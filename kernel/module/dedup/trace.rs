@@ -110,6 +110,13 @@ pub(crate) fn refused(subject: Subject, reason: Reason, error: Error) {
 
     // SAFETY: The string is in `subject`, and ends with a NUL.
     unsafe {
-        module_dedup_refused(kind, name, device, number, reason as c_uint, error.to_errno())
+        module_dedup_refused(
+            kind,
+            name,
+            device,
+            number,
+            reason as c_uint,
+            error.to_errno(),
+        )
     };
 }

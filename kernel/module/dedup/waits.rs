@@ -197,7 +197,7 @@ impl Helper {
 enum Target {
     /// A load or request of another task.
     Owner(Arc<dyn Awaited>, Leave),
-    /// The modprobe of its own request. Which process that is is known once it runs.
+    /// The modprobe of its own request. Its process is known once it runs.
     Helper {
         request: Name,
         ticket: u32,
@@ -325,8 +325,8 @@ const STRANGERS: usize = 64;
 
 /// The waits of all tasks. No task has two.
 struct Graph {
-    /// Those that [are about helpers](Wait::is_about_helpers): there are not many of them, since few
-    /// helpers run at a time.
+    /// Those that [are about helpers](Wait::is_about_helpers): there are not many of them, since
+    /// few helpers run at a time.
     kin: List<Wait>,
     /// The others, by their task. There may be as many as there are tasks, so nothing walks along
     /// all of them.
@@ -524,10 +524,7 @@ impl Waits {
         drop(waiting);
         SAVED.circles.add(1, Relaxed);
         trace::refused(subject, trace::Reason::Circle, EDEADLK);
-        pr_warn!(
-            "a wait without end is refused{}\n",
-            Shown(&circle, name_of)
-        );
+        pr_warn!("a wait without end is refused{}\n", Shown(&circle, name_of));
         Err(EDEADLK)
     }
 
@@ -729,12 +726,16 @@ mod tests {
         let own = current!().pid();
 
         assert_eq!(
-            waits.begin(load(own, false)?, Leave::Signal, &|_| None).err(),
+            waits
+                .begin(load(own, false)?, Leave::Signal, &|_| None)
+                .err(),
             Some(EDEADLK)
         );
         assert!(is_empty(&waits));
         // One that is over is none.
-        assert!(waits.begin(load(own, true)?, Leave::Signal, &|_| None).is_ok());
+        assert!(waits
+            .begin(load(own, true)?, Leave::Signal, &|_| None)
+            .is_ok());
         assert!(is_empty(&waits));
         Ok(())
     }

@@ -20,7 +20,6 @@
 
 #define DEDUP		STATS_DIR "dedup"
 #define PENDING		STATS_DIR "pending"
-#define MODPROBE	"/proc/sys/kernel/modprobe"
 #define NR_MODULES	30
 #define NR_WORKERS	12
 #define FAIL_ARGS	"init_result=-61"	/* ENODATA, which nothing else returns */
@@ -32,7 +31,7 @@ static struct {
 } modules[NR_MODULES];
 
 static char dir[64] = "/tmp/soak_dedup.XXXXXX";
-static volatile int *stop;
+static int *stop_flag;
 static unsigned long *calls;	/* one for each kind of operation */
 
 enum operation { FROM_FILE, COMPRESSED, FROM_MEMORY, BY_MODPROBE, UNLOAD, NR_OPERATIONS };
@@ -40,6 +39,11 @@ enum operation { FROM_FILE, COMPRESSED, FROM_MEMORY, BY_MODPROBE, UNLOAD, NR_OPE
 static const char * const operation_names[NR_OPERATIONS] = {
 	"finit_module", "finit_module, compressed", "init_module", "modprobe", "delete_module",
 };
+
+static bool is_over(void)
+{
+	return __atomic_load_n(stop_flag, __ATOMIC_RELAXED);
+}
 
 static void run(const char *format, ...)
 {
@@ -110,11 +114,11 @@ static void make_modules(const char *from)
 	run("depmod -b %s 2>/dev/null", dir);
 }
 
-static int do_modprobe(const char *name)
+/* Becomes modprobe, in the folder that main() changed to. */
+static void become_modprobe(const char *name)
 {
-	execlp("modprobe", "modprobe", "-q", "-d", dir, "-C",
-	       /* in the folder that main() changed to */ "conf", name, NULL);
-	return ENOENT;
+	execlp("modprobe", "modprobe", "-q", "-d", dir, "-C", "conf", name, NULL);
+	_exit(127);
 }
 
 static int do_operation(enum operation operation, int module)
@@ -134,7 +138,8 @@ static int do_operation(enum operation operation, int module)
 		load.image = &modules[module].image;
 		return do_load(&load);
 	case BY_MODPROBE:
-		return do_modprobe(modules[module].name);
+		become_modprobe(modules[module].name);
+		__builtin_unreachable();
 	default:
 		return unload_module(modules[module].name);
 	}
@@ -161,7 +166,7 @@ static bool is_clean(int err)
 static void work(unsigned int seed)
 {
 	srand(seed);
-	while (!*stop) {
+	while (!is_over()) {
 		enum operation operation = rand() % NR_OPERATIONS;
 		/* Few of them at a time, so that they meet. */
 		int module = (time(NULL) / 2 * 7 + rand() % 4) % NR_MODULES;
@@ -197,7 +202,7 @@ static void work(unsigned int seed)
 
 static void read_all(unsigned int seed)
 {
-	while (!*stop) {
+	while (!is_over()) {
 		DIR *folder = opendir(STATS_DIR);
 		struct dirent *entry;
 		char path[PATH_MAX];
@@ -224,7 +229,7 @@ static void plug_cpus(unsigned int seed)
 	int cpu, cpus = sysconf(_SC_NPROCESSORS_CONF);
 	char path[PATH_MAX];
 
-	while (!*stop)
+	while (!is_over())
 		for (cpu = 1; cpu < cpus; cpu++) {
 			snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu);
 			write_to(path, "0");
@@ -239,14 +244,14 @@ static void use_memory(unsigned int seed)
 {
 	size_t page = getpagesize();
 
-	while (!*stop) {
+	while (!is_over()) {
 		size_t i, len = sysconf(_SC_AVPHYS_PAGES) * page / 10 * 8;
 		char *bytes = mmap(NULL, len, PROT_READ | PROT_WRITE,
 				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 		if (bytes == MAP_FAILED)
 			continue;
-		for (i = 0; i < len && !*stop; i += page)
+		for (i = 0; i < len && !is_over(); i += page)
 			bytes[i] = 1;
 		munmap(bytes, len);
 		usleep(500000);
@@ -354,10 +359,10 @@ int main(int argc, char **argv)
 	make_modules(argv[1]);
 	if (chdir(dir))
 		ksft_exit_fail_msg("%s: %s\n", dir, strerror(errno));
-	stop = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (stop == MAP_FAILED)
+	stop_flag = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (stop_flag == MAP_FAILED)
 		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
-	calls = (unsigned long *)(stop + 16);
+	calls = (unsigned long *)(stop_flag + 16);
 
 	for (i = 0; i < NR_WORKERS; i++)
 		workers[i] = start(work, seed + i);
@@ -375,7 +380,7 @@ int main(int argc, char **argv)
 	}
 
 	ksft_test_result(all_work(workers, seconds), "nobody gave up in %d s\n", seconds);
-	*stop = 1;
+	__atomic_store_n(stop_flag, 1, __ATOMIC_RELAXED);
 	for (i = 0; i < NR_WORKERS; i++) {
 		wait_until(waitpid(workers[i], &status, WNOHANG), "a worker hangs\n");
 		failed += status != 0;

@@ -1,0 +1,852 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Loads and requests for which the kernel finds no memory, or cannot reach that
+ * of the caller: once at the first place where that can happen, once at the
+ * second, and so on, until a call is through before its turn comes.
+ *
+ * Each of them ends, and leaves nothing behind. It may fail for what the loader
+ * needs, but not for what deduplication allocates. The stack that the kernel
+ * logs of each failure says which of these it was: the innermost function is
+ * looked for that belongs to either. To count the failures of a kernel with
+ * module.dedup=none, and to subtract, would need both to do the same in all
+ * else, which they do not.
+ *
+ * What has __GFP_NOWARN fails without a word. In deduplication, that is only the
+ * copy of the arguments, which may fail as it may in C. So that is taken for the
+ * loader's.
+ *
+ * The owner of a load is held where it can be held: one from memory while it
+ * copies the image, in a page that is not there yet; one from a file while it
+ * waits for a symbol of another module, which is held by its init function; a
+ * request while it waits for one of the slots for modprobe. An owner that fails
+ * before that has nobody who waits for it.
+ *
+ * Needs a kernel with fault injection (failslab, fail_page_alloc,
+ * fail_usercopy), and module.dedup=full.
+ *
+ * Usage: faults_dedup [FOLDER OF THE TEST MODULES]
+ */
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+
+#include "dedup_request.h"
+
+#define PENDING		STATS_DIR "pending"
+#define DEDUP		STATS_DIR "dedup"
+#define FAIL_NTH	"/proc/thread-self/fail-nth"
+#define FAULTS		"/sys/kernel/debug/"
+#define USER_NAME	"test_dedup_user"
+#define NR_WAITERS	8
+/* MAX_KMOD_CONCURRENT */
+#define NR_SLOTS	50
+/* Several times as many chances to fail as any call has. */
+#define MAX_NTH		5000
+/* Where there is little time, not more than this are tried one after the other. */
+#define MAX_DENSE	48
+
+static struct image image, user_image;
+static char *file, *user_file, *compressed_file;
+
+/*
+ * Faults
+ */
+
+static struct setting {
+	const char *path, *value;
+	char *old;
+} settings[] = {
+	/* So that allocations fail that may sleep, and those of single pages. */
+	{ FAULTS "failslab/ignore-gfp-wait", "N" },
+	{ FAULTS "fail_page_alloc/ignore-gfp-wait", "N" },
+	{ FAULTS "fail_page_alloc/ignore-gfp-highmem", "N" },
+	{ FAULTS "fail_page_alloc/min-order", "0" },
+	/* The stacks are looked at. */
+	{ FAULTS "failslab/verbose", "2" },
+	{ FAULTS "fail_page_alloc/verbose", "2" },
+	{ FAULTS "fail_usercopy/verbose", "2" },
+	/* A load that fails waits for RCU, more than once. */
+	{ "/sys/kernel/rcu_expedited", "1" },
+};
+
+static void prepare_faults(void)
+{
+	unsigned int i;
+
+	if (access(FAIL_NTH, F_OK))
+		ksft_exit_skip("needs CONFIG_FAULT_INJECTION\n");
+	for (i = 0; i < ARRAY_SIZE(settings); i++)
+		if (access(settings[i].path, F_OK))
+			ksft_exit_skip("there is no %s\n", settings[i].path);
+	for (i = 0; i < ARRAY_SIZE(settings); i++) {
+		settings[i].old = read_text(settings[i].path, SIZE_MAX);
+		if (write_to(settings[i].path, settings[i].value))
+			ksft_exit_fail_msg("%s cannot be set\n", settings[i].path);
+	}
+}
+
+static void restore_settings(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(settings); i++) {
+		write_to(settings[i].path, settings[i].old);
+		free(settings[i].old);
+	}
+}
+
+/* For whom the kernel did not find what it needed. */
+enum client {
+	NOBODY,		/* the call was through before that */
+	LOADER,		/* or whatever else C does in such a call */
+	ARGUMENTS,	/* the copy of the arguments, which C makes as well */
+	DEDUP_ITSELF,
+	NR_CLIENTS,
+};
+
+static const char * const client_names[] = {
+	"nowhere", "in the loader", "in the arguments", "in deduplication",
+};
+
+/* The nth chance to fail is taken. */
+struct fault {
+	unsigned int nth;
+	enum client client;
+	char place[256];	/* in deduplication: a function, and an offset into it */
+};
+
+/*
+ * What the functions of a client have in their names. What C and Rust call of
+ * each other begins with module_dedup_; what Rust compiles has the name of the
+ * crate in it. The first that fits counts.
+ */
+static const struct {
+	const char *part;
+	enum client client;
+} functions[] = {
+	{ " load_module+", LOADER },
+	{ " init_module_from_", LOADER },
+	{ " module_dedup_modprobe+", LOADER },
+	{ "5image9copy_args", ARGUMENTS },
+	{ " module_dedup_", DEDUP_ITSELF },
+	{ " module_patient_check_exists+", DEDUP_ITSELF },
+	{ "_5dedup", DEDUP_ITSELF },
+};
+
+static int kernel_log;
+
+static void forget_log(void)
+{
+	if (lseek(kernel_log, 0, SEEK_END) < 0)
+		ksft_exit_fail_msg("/dev/kmsg: %s\n", strerror(errno));
+}
+
+/* For whom the fault was, by the stack in the log. */
+static void find_client(struct fault *fault)
+{
+	bool is_in_stack = false;
+	char record[8192];
+	unsigned int i;
+	ssize_t len;
+
+	fault->client = LOADER;
+	while ((len = read(kernel_log, record, sizeof(record) - 1)) > 0) {
+		record[len] = '\0';
+		if (strstr(record, "FAULT_INJECTION: forcing a failure"))
+			is_in_stack = true;
+		/* What the unwinder is not sure of is marked. */
+		if (!is_in_stack || strstr(record, " ? "))
+			continue;
+		for (i = 0; i < ARRAY_SIZE(functions); i++) {
+			if (strstr(record, functions[i].part)) {
+				fault->client = functions[i].client;
+				if (sscanf(record, "%*[^;];%255s", fault->place) != 1)
+					ksft_exit_fail_msg("/dev/kmsg: %s\n", record);
+				return;
+			}
+		}
+	}
+	if (len < 0 && errno != EAGAIN)
+		ksft_exit_fail_msg("/dev/kmsg: %s\n", strerror(errno));
+}
+
+/*
+ * Calls
+ */
+
+/* A system call that is ready to be made. */
+struct call {
+	long nr;
+	long args[3];
+	void *held_page;	/* not there, and what the call waits for */
+};
+
+/* What the process that makes the call tells us. */
+static struct {
+	bool was_hit;
+	int userfaultfd;
+} *shared;
+
+static struct call load_file(const char *path, const char *args, int flags)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
+	return (struct call){ .nr = SYS_finit_module, .args = { fd, (long)args, flags } };
+}
+
+static struct call load_memory(const struct image *from, const char *args)
+{
+	return (struct call){
+		.nr = SYS_init_module,
+		.args = { (long)from->bytes, from->len, (long)args },
+	};
+}
+
+static void end_call(const struct call *call)
+{
+	if (call->nr != SYS_init_module)
+		close(call->args[0]);
+}
+
+static bool hold_page(void *page)
+{
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register range = {
+		.range = { (unsigned long)page, sysconf(_SC_PAGESIZE) },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	shared->userfaultfd = fd;
+	return fd >= 0 && !ioctl(fd, UFFDIO_API, &api) && !ioctl(fd, UFFDIO_REGISTER, &range);
+}
+
+/* Lets a call go on that waits for its page. */
+static void release_page(const struct caller *c, const struct call *call)
+{
+	int pidfd = syscall(SYS_pidfd_open, c->pid, 0);
+	int fd = syscall(SYS_pidfd_getfd, pidfd, shared->userfaultfd, 0);
+	struct uffdio_zeropage zero = {
+		.range = { (unsigned long)call->held_page, sysconf(_SC_PAGESIZE) },
+	};
+
+	if (fd < 0 || ioctl(fd, UFFDIO_ZEROPAGE, &zero))
+		ksft_exit_fail_msg("userfaultfd: %s\n", strerror(errno));
+	close(fd);
+	close(pidfd);
+}
+
+/*
+ * Starts a process that makes a call, in which the nth chance to fail is taken, or
+ * none if nth is 0. Its result is what the call returns, or -errno.
+ */
+static struct caller start_call(const struct call *call, unsigned int nth)
+{
+	struct caller c = fork_caller();
+	char text[16];
+	long result;
+	int fd;
+
+	if (c.pid)
+		return c;
+	fd = open(FAIL_NTH, O_RDWR | O_CLOEXEC);
+	if (fd < 0 || (call->held_page && !hold_page(call->held_page)))
+		_exit(1);
+	/* What is written to after the call is not to be paged in then. */
+	*c.result = 0;
+	errno = 0;
+	if (nth && write(fd, text, snprintf(text, sizeof(text), "%u", nth)) < 0)
+		_exit(1);
+	result = syscall(call->nr, call->args[0], call->args[1], call->args[2]);
+	if (result < 0)
+		result = -errno;
+	/* This can fail itself, if it is the next chance. */
+	if (nth) {
+		ssize_t len = pread(fd, text, sizeof(text) - 1, 0);
+
+		shared->was_hit = len > 0 && text[0] == '0';
+		pwrite(fd, "0", 1, 0);
+	}
+	*c.result = result;
+	_exit(0);
+}
+
+static bool has_ended(pid_t pid)
+{
+	siginfo_t info = { };
+
+	return !waitid(P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT) && info.si_pid == pid;
+}
+
+/* Waits until a call waits for others, or has ended; returns whether it waits. */
+static bool is_waiting(const struct caller *c, long nr)
+{
+	char state = nr == SYS_ioctl ? 'D' : 'S';
+
+	wait_until(has_arrived(c->pid, nr, state) || has_ended(c->pid),
+		   "process %d did not arrive\n", c->pid);
+	return !has_ended(c->pid);
+}
+
+/* Starts the one call of an attempt that a fault is for. */
+static struct caller start_faulty_call(const struct call *call, struct fault *fault)
+{
+	shared->was_hit = false;
+	forget_log();
+	return start_call(call, fault->nth);
+}
+
+/* Waits for its end: its result, and what failed. */
+static int finish_faulty_call(const struct caller *c, struct fault *fault)
+{
+	int result = finish(c);
+
+	fault->client = NOBODY;
+	if (shared->was_hit)
+		find_client(fault);
+	return result;
+}
+
+/*
+ * Checks
+ */
+
+static bool is_result(const char *who, int got, int want)
+{
+	if (got == want)
+		return true;
+	ksft_print_msg("%s: %d, not %d\n", who, got, want);
+	return false;
+}
+
+/*
+ * Whether a call may end like that. What the loader does not get fails the load
+ * for lack of memory, or for a bad address.
+ */
+static bool is_clean(int got, int want, enum client client)
+{
+	if ((client == LOADER || client == ARGUMENTS) && (got == -ENOMEM || got == -EFAULT))
+		return true;
+	return is_result("the call", got, want);
+}
+
+/* Requests that are held, and are in flight all the time: each with a helper. */
+static int nr_held;
+
+static bool nothing_is_left(void)
+{
+	char *text = read_text(PENDING, SIZE_MAX), *copy = strdup(text), *rest = copy, *line;
+	int requests = 0, helpers = 0;
+	bool ok = true;
+
+	while ((line = strsep(&rest, "\n"))) {
+		requests += !strncmp(line, "request\t", 8);
+		helpers += !strncmp(line, "waits_for\t", 10);
+		ok &= strncmp(line, "file\t", 5) && strncmp(line, "module\t", 7);
+	}
+	ok &= requests == nr_held && helpers == nr_held;
+	if (!ok)
+		ksft_print_msg("%d requests are held, and this is pending:\n%s", nr_held, text);
+	free(text);
+	free(copy);
+	if (is_loaded(MODULE_NAME) || is_loaded(USER_NAME)) {
+		ksft_print_msg("a module is still there\n");
+		ok = false;
+	}
+	return ok;
+}
+
+static bool can_be_loaded(void)
+{
+	struct load load = { .path = file, .args = "" };
+	bool ok = is_result("an undisturbed load", -do_load(&load), 0);
+
+	must_unload(MODULE_NAME);
+	return ok;
+}
+
+/* How often a load found no memory to be waited for. */
+static unsigned long count_alone(void)
+{
+	char *text = read_text(DEDUP, SIZE_MAX), *line = strstr(text, "\nalone\t");
+	unsigned long count;
+
+	if (!line || sscanf(line, "\nalone\t%lu", &count) != 1)
+		ksft_exit_fail_msg(DEDUP " has no line alone\n");
+	free(text);
+	return count;
+}
+
+/* The places in deduplication that faults were at. */
+static struct {
+	char *places[16];
+	unsigned int len;
+} seen;
+
+static void see(const char *place)
+{
+	unsigned int i;
+
+	for (i = 0; i < seen.len; i++)
+		if (!strcmp(seen.places[i], place))
+			return;
+	if (seen.len == ARRAY_SIZE(seen.places))
+		ksft_exit_fail_msg("far more places in deduplication than there are\n");
+	seen.places[seen.len++] = strdup(place);
+	ksft_print_msg("in deduplication: %s\n", place);
+}
+
+static void forget_seen(void)
+{
+	while (seen.len)
+		free(seen.places[--seen.len]);
+}
+
+/*
+ * Makes a call again and again, with a fault each, until it is through before that.
+ * The faults are to be at so many places in deduplication, or nothing was said
+ * about it. What the rest of the kernel allocates depends on what was freed
+ * before, so one of them can be missed: then there is another round.
+ *
+ * Where there is little time, ever fewer faults are tried once all these places
+ * were seen: what follows is C's.
+ */
+static void test_faults(const char *name, bool (*attempt)(struct fault *fault),
+			unsigned int places)
+{
+	unsigned int hits[NR_CLIENTS] = { }, tried = 0, round;
+	double begun = now();
+	bool ok = true;
+
+	for (round = 0; ok && round < 3 && seen.len < places; round++) {
+		struct fault fault = { .nth = 1 };
+
+		do {
+			ok = fault.nth < MAX_NTH && attempt(&fault) && nothing_is_left();
+			tried++;
+			hits[fault.client]++;
+			if (fault.client == DEDUP_ITSELF)
+				see(fault.place);
+			if (!ok)
+				ksft_print_msg("that was fault %u, %s\n", fault.nth,
+					       client_names[fault.client]);
+			if (is_quick() && (seen.len >= places || fault.nth >= MAX_DENSE))
+				fault.nth += fault.nth / 2;
+			fault.nth++;
+		} while (ok && fault.client != NOBODY);
+	}
+	ok &= can_be_loaded();
+	ksft_print_msg("%s: %u calls, %u faults in deduplication, %u in the arguments, %.1f s\n",
+		       name, tried, hits[DEDUP_ITSELF], hits[ARGUMENTS], now() - begun);
+	ksft_test_result(ok, "%s: only what the loader needs fails it, and does so cleanly\n",
+			 name);
+	ksft_test_result(seen.len >= places, "%s: %u places in deduplication had a fault\n",
+			 name, places);
+	forget_seen();
+}
+
+/*
+ * Alone
+ */
+
+static bool attempt_load(struct call call, struct fault *fault)
+{
+	struct caller c = start_faulty_call(&call, fault);
+	int got = finish_faulty_call(&c, fault);
+	bool ok = is_clean(got, 0, fault->client) && is_live(MODULE_NAME) == !got;
+
+	must_unload(MODULE_NAME);
+	end_call(&call);
+	if (got && !is_quick())
+		ok &= can_be_loaded();
+	return ok;
+}
+
+static bool file_alone(struct fault *fault)
+{
+	return attempt_load(load_file(file, "tag=1", 0), fault);
+}
+
+static bool compressed_alone(struct fault *fault)
+{
+	return attempt_load(load_file(compressed_file, "tag=1", MODULE_INIT_COMPRESSED_FILE),
+			    fault);
+}
+
+static bool memory_alone(struct fault *fault)
+{
+	return attempt_load(load_memory(&image, "tag=1"), fault);
+}
+
+/* A load of a module that is live finds that out, or fails for what it needs for that. */
+static bool attempt_late(struct call call, struct fault *fault)
+{
+	struct load load = { .path = file, .args = "" };
+	bool ok = is_result("first load", -do_load(&load), 0);
+	struct caller c = start_faulty_call(&call, fault);
+
+	ok &= is_clean(finish_faulty_call(&c, fault), -EEXIST, fault->client);
+	ok &= is_live(MODULE_NAME);
+	must_unload(MODULE_NAME);
+	end_call(&call);
+	return ok;
+}
+
+static bool file_late(struct fault *fault)
+{
+	return attempt_late(load_file(file, "", 0), fault);
+}
+
+static bool compressed_late(struct fault *fault)
+{
+	return attempt_late(load_file(compressed_file, "", MODULE_INIT_COMPRESSED_FILE), fault);
+}
+
+static bool memory_late(struct fault *fault)
+{
+	return attempt_late(load_memory(&image, ""), fault);
+}
+
+/*
+ * Owners
+ */
+
+/* Starts waiters, of two kinds in turn. */
+static void start_waiters(struct caller waiters[NR_WAITERS], const struct call *even,
+			  const struct call *odd)
+{
+	int i;
+
+	for (i = 0; i < NR_WAITERS; i++) {
+		const struct call *call = i % 2 ? odd : even;
+
+		waiters[i] = start_call(call, 0);
+		is_waiting(&waiters[i], call->nr);
+	}
+}
+
+/* What those get who waited for a load of the same name. */
+static int result_by_name(int owner)
+{
+	return owner ? -EBUSY : -EEXIST;
+}
+
+/*
+ * From a file. Who has the same gets the owner's result, whatever that is; who has
+ * the name only, what follows from that. Where there was no memory to own the file,
+ * nobody can wait for that, and all wait for the name.
+ */
+static bool file_owner(struct fault *fault)
+{
+	struct call same = load_file(user_file, "", 0), memory = load_memory(&user_image, "");
+	struct load needed = { .path = file, .args = "park=1" };
+	struct owner parked = park_by_init(&needed, MODULE_NAME);
+	struct caller waiters[NR_WAITERS], owner = start_faulty_call(&same, fault);
+	bool has_waiters = is_waiting(&owner, same.nr), ok;
+	int i, got;
+
+	if (has_waiters)
+		start_waiters(waiters, &same, &memory);
+	ok = is_result("the module with the symbol", -finish_owner(&parked), 0);
+	got = finish_faulty_call(&owner, fault);
+	ok &= is_clean(got, 0, fault->client);
+	for (i = 0; has_waiters && i < NR_WAITERS; i++) {
+		int result = finish(&waiters[i]), by_name = result_by_name(got);
+
+		if (fault->client != DEDUP_ITSELF || result != by_name)
+			ok &= is_result("a waiter", result, i % 2 ? by_name : got);
+	}
+	ok &= is_live(USER_NAME) == !got;
+	must_unload(USER_NAME);
+	must_unload(MODULE_NAME);
+	end_call(&same);
+	return ok;
+}
+
+/* An image in which there is a page that is not, behind what is looked at. */
+static struct call load_held(void)
+{
+	size_t page = sysconf(_SC_PAGESIZE), len = (image.len + page - 1) / page * page;
+	char *bytes = mmap(NULL, len + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			   -1, 0);
+
+	if (bytes == MAP_FAILED)
+		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
+	memcpy(bytes, image.bytes, image.len);
+	return (struct call){
+		.nr = SYS_init_module,
+		.args = { (long)bytes, len + page, (long)"" },
+		.held_page = bytes + len,
+	};
+}
+
+/*
+ * From memory. Where there was no memory to claim the name, or it could not be
+ * peeked, nobody waits for this load, and another one is first: as without
+ * deduplication, one of them succeeds, and the others find the module there.
+ */
+static bool memory_owner(struct fault *fault)
+{
+	struct call call = load_held(), memory = load_memory(&image, "");
+	struct call other = load_file(file, "", 0);
+	struct caller waiters[NR_WAITERS], owner = start_faulty_call(&call, fault);
+	bool has_waiters = is_waiting(&owner, call.nr), ok, is_own;
+	int i, got, successes;
+
+	if (has_waiters) {
+		start_waiters(waiters, &memory, &other);
+		release_page(&owner, &call);
+	}
+	got = finish_faulty_call(&owner, fault);
+	successes = !got;
+	is_own = fault->client == DEDUP_ITSELF;
+	ok = (is_own && got == -EEXIST) || is_clean(got, 0, fault->client);
+	for (i = 0; has_waiters && i < NR_WAITERS; i++) {
+		int result = finish(&waiters[i]);
+
+		successes += !result;
+		if (!is_own)
+			ok &= is_result("a waiter", result, result_by_name(got));
+		else if (result)
+			ok &= is_result("another load", result, -EEXIST);
+	}
+	if (is_own)
+		ok &= is_result("loads that succeeded", successes, 1);
+	ok &= is_live(MODULE_NAME) == successes;
+	must_unload(MODULE_NAME);
+	munmap((void *)call.args[0], call.args[1]);
+	end_call(&other);
+	return ok;
+}
+
+/*
+ * Waiters
+ */
+
+static bool attempt_wait(struct call call, int want, struct fault *fault)
+{
+	struct load load = { .path = file, .args = "park=1" };
+	struct owner owner = park_by_init(&load, MODULE_NAME);
+	struct caller c = start_faulty_call(&call, fault);
+	bool ok;
+
+	is_waiting(&c, call.nr);
+	ok = is_loaded(MODULE_NAME) && !is_live(MODULE_NAME);
+	ok &= is_result("the owner", -finish_owner(&owner), 0);
+	ok &= is_clean(finish_faulty_call(&c, fault), want, fault->client);
+	ok &= is_live(MODULE_NAME);
+	must_unload(MODULE_NAME);
+	end_call(&call);
+	return ok;
+}
+
+static bool file_waiter(struct fault *fault)
+{
+	return attempt_wait(load_file(file, "park=1", 0), 0, fault);
+}
+
+static bool memory_waiter(struct fault *fault)
+{
+	return attempt_wait(load_memory(&image, "park=1"), -EEXIST, fault);
+}
+
+/*
+ * Requests
+ */
+
+/* Another one than ever before: what has succeeded is not requested again for a while. */
+static void make_name(char name[32])
+{
+	static int number;
+
+	snprintf(name, 32, "fault_%d", number++);
+}
+
+static struct call request_call(const char *name)
+{
+	int fd = open(REQUEST_DEVICE, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		ksft_exit_fail_msg(REQUEST_DEVICE ": %s\n", strerror(errno));
+	return (struct call){
+		.nr = SYS_ioctl,
+		.args = { fd, TEST_DEDUP_REQUEST, (long)name },
+	};
+}
+
+static bool request_alone(struct fault *fault)
+{
+	struct caller c;
+	struct call call;
+	char name[32];
+	int got;
+
+	make_name(name);
+	call = request_call(name);
+	c = start_faulty_call(&call, fault);
+	got = finish_faulty_call(&c, fault);
+	end_call(&call);
+	return is_clean(got, 0, fault->client) &&
+	       is_result("calls of modprobe", helper_calls(name), !got);
+}
+
+/* A request whose helper is held, with one of the slots for modprobe. */
+struct slot {
+	char name[32];
+	struct caller caller;
+	int fifo;
+};
+
+/* Takes slots that nobody else has. */
+static void take_slots(struct slot *to_take, int n)
+{
+	int i;
+
+	for (i = 0; i < n; i++) {
+		make_name(to_take[i].name);
+		to_take[i].fifo = hold_helpers(to_take[i].name);
+		to_take[i].caller = start_request(to_take[i].name, TEST_DEDUP_REQUEST);
+	}
+	for (i = 0; i < n; i++)
+		wait_until(helper_calls(to_take[i].name) == 1, "a slot could not be taken\n");
+	nr_held += n;
+}
+
+static void leave_slots(struct slot *taken, int n)
+{
+	int i;
+
+	for (i = 0; i < n; i++) {
+		release_helper(taken[i].fifo, 0);
+		if (finish(&taken[i].caller))
+			ksft_exit_fail_msg("a request for a slot failed\n");
+		unhold_helpers(taken[i].name, taken[i].fifo);
+	}
+	nr_held -= n;
+}
+
+/* All that there are. */
+static struct slot slots[NR_SLOTS];
+
+/*
+ * All slots are taken, and the owner waits for one, for 5 s at most, while the others
+ * arrive. They get its result. Where there was no memory to be waited for, there are
+ * two who need a slot.
+ */
+static bool request_owner(struct fault *fault)
+{
+	struct caller waiters[NR_WAITERS], owner;
+	bool has_waiters, ok;
+	struct call call;
+	int i, got, calls;
+	char name[32];
+
+	make_name(name);
+	call = request_call(name);
+	owner = start_faulty_call(&call, fault);
+	has_waiters = is_waiting(&owner, call.nr);
+	if (has_waiters)
+		start_waiters(waiters, &call, &call);
+	leave_slots(slots, 2);
+	got = finish_faulty_call(&owner, fault);
+	ok = is_clean(got, 0, fault->client);
+	for (i = 0; has_waiters && i < NR_WAITERS; i++)
+		ok &= is_result("a waiter", finish(&waiters[i]), got);
+	calls = helper_calls(name);
+	if (fault->client != DEDUP_ITSELF || calls != 2)
+		ok &= is_result("calls of modprobe", calls, !got);
+	end_call(&call);
+	take_slots(slots, 2);
+	return ok;
+}
+
+static bool request_waiter(struct fault *fault)
+{
+	struct caller owner, c;
+	struct call call;
+	char name[32];
+	int fifo;
+	bool ok;
+
+	make_name(name);
+	fifo = hold_helpers(name);
+	owner = start_first_request(name);
+	call = request_call(name);
+	c = start_faulty_call(&call, fault);
+	is_waiting(&c, call.nr);
+	release_helper(fifo, 0);
+	ok = is_result("the owner", finish(&owner), 0);
+	ok &= is_clean(finish_faulty_call(&c, fault), 0, fault->client);
+	ok &= is_result("calls of modprobe", helper_calls(name), 1);
+	unhold_helpers(name, fifo);
+	end_call(&call);
+	return ok;
+}
+
+static void test_requests(char **argv)
+{
+	setup_requests(argv);
+	test_faults("request_module, alone", request_alone, 3);
+	test_faults("request_module, waiter", request_waiter, 2);
+	take_slots(slots, NR_SLOTS);
+	test_faults("request_module, owner", request_owner, 3);
+	leave_slots(slots, NR_SLOTS);
+	cleanup_requests();
+}
+
+/* A read of user memory in peek.rs counts as one place, and fails at each of its calls. */
+static void test_loads(void)
+{
+	unsigned long alone = count_alone();
+
+	test_faults("finit_module, alone", file_alone, 2);
+	ksft_test_result(count_alone() > alone, "a load that finds no memory is counted\n");
+	test_faults("finit_module, compressed, alone", compressed_alone, 2);
+	test_faults("init_module, alone", memory_alone, 2);
+	test_faults("finit_module, late", file_late, 2);
+	test_faults("finit_module, compressed, late", compressed_late, 2);
+	test_faults("init_module, late", memory_late, 2);
+	test_faults("finit_module, owner", file_owner, 2);
+	test_faults("init_module, owner", memory_owner, 2);
+	test_faults("finit_module, waiter", file_waiter, 2);
+	test_faults("init_module, waiter", memory_waiter, 3);
+}
+
+int main(int argc, char **argv)
+{
+	struct image frame;
+	char path[PATH_MAX];
+
+	if (is_helper(argc, argv))
+		return be_helper(argv);
+
+	ksft_print_header();
+	need_root_and_stats();
+	if (access(DEDUP, F_OK) || access(DEDUP_MODE, F_OK))
+		ksft_exit_skip("needs CONFIG_MODULE_DEDUP_RUST\n");
+	if (!file_says(DEDUP_MODE, "full\n"))
+		ksft_exit_skip("needs module.dedup=full\n");
+	prepare_faults();
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+		      -1, 0);
+	if (shared == MAP_FAILED)
+		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
+	module_path(path, argv, MODULE_NAME);
+	image = read_image(path);
+	file = write_image(&image);
+	frame = compress(&image);
+	compressed_file = write_image(&frame);
+	module_path(path, argv, USER_NAME);
+	user_image = read_image(path);
+	user_file = write_image(&user_image);
+	must_unload(USER_NAME);
+	must_unload(MODULE_NAME);
+	kernel_log = open_log();
+
+	ksft_set_plan(2 * 13 + 1);
+	test_loads();
+	test_requests(argv);
+	restore_settings();
+	ksft_finished();
+}
