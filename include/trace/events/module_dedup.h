@@ -15,91 +15,76 @@
 
 /* A task begins to wait for what another one, the owner, loads or requests. */
 TRACE_EVENT(module_dedup_wait,
-
-	TP_PROTO(unsigned int kind, const char *name, u32 dev, u64 ino, pid_t owner,
-		 const char *comm),
-
-	TP_ARGS(kind, name, dev, ino, owner, comm),
-
-	TP_STRUCT__entry(__field(unsigned int, kind)
-			 __field(u32, dev)
-			 __field(u64, ino)
-			 __field(pid_t, owner)
-			 __string(name, name)
-			 __string(comm, comm)),
-
-	TP_fast_assign(__entry->kind = kind;
-		       __entry->dev = dev;
-		       __entry->ino = ino;
-		       __entry->owner = owner;
-		       __assign_str(name);
-		       __assign_str(comm);),
-
-	TP_printk("kind=%s name=%s dev=%u:%u ino=%llu owner=%s[%d]",
-		  show_module_dedup_kind(__entry->kind), __get_str(name), MAJOR(__entry->dev),
-		  MINOR(__entry->dev), __entry->ino, __get_str(comm), __entry->owner)
+	    TP_PROTO(unsigned int kind, const char *name, u32 dev, u64 ino, pid_t owner,
+		     const char *comm),
+	    TP_ARGS(kind, name, dev, ino, owner, comm),
+	    TP_STRUCT__entry(__field(unsigned int, kind)
+			     __field(u32, dev)
+			     __field(u64, ino)
+			     __field(pid_t, owner)
+			     __string(name, name)
+			     __string(comm, comm)),
+	    TP_fast_assign(__entry->kind = kind;
+			   __entry->dev = dev;
+			   __entry->ino = ino;
+			   __entry->owner = owner;
+			   __assign_str(name);
+			   __assign_str(comm);),
+	    TP_printk("kind=%s name=%s dev=%u:%u ino=%llu owner=%s[%d]",
+		      show_module_dedup_kind(__entry->kind), __get_str(name), MAJOR(__entry->dev),
+		      MINOR(__entry->dev), __entry->ino, __get_str(comm), __entry->owner)
 );
 
 /* It waits no more: for the result of the owner, or because a signal came (-EINTR). */
 TRACE_EVENT(module_dedup_done,
-
-	TP_PROTO(unsigned int kind, const char *name, u32 dev, u64 ino, pid_t owner,
-		 const char *comm, int result, s64 waited_us),
-
-	TP_ARGS(kind, name, dev, ino, owner, comm, result, waited_us),
-
-	TP_STRUCT__entry(__field(unsigned int, kind)
-			 __field(u32, dev)
-			 __field(u64, ino)
-			 __field(pid_t, owner)
-			 __field(int, result)
-			 __field(s64, waited_us)
-			 __string(name, name)
-			 __string(comm, comm)),
-
-	TP_fast_assign(__entry->kind = kind;
-		       __entry->dev = dev;
-		       __entry->ino = ino;
-		       __entry->owner = owner;
-		       __entry->result = result;
-		       __entry->waited_us = waited_us;
-		       __assign_str(name);
-		       __assign_str(comm);),
-
-	TP_printk("kind=%s name=%s dev=%u:%u ino=%llu owner=%s[%d] result=%d waited_us=%lld",
-		  show_module_dedup_kind(__entry->kind), __get_str(name), MAJOR(__entry->dev),
-		  MINOR(__entry->dev), __entry->ino, __get_str(comm), __entry->owner,
-		  __entry->result, __entry->waited_us)
+	    TP_PROTO(unsigned int kind, const char *name, u32 dev, u64 ino, pid_t owner,
+		     const char *comm, int result, s64 waited_us),
+	    TP_ARGS(kind, name, dev, ino, owner, comm, result, waited_us),
+	    TP_STRUCT__entry(__field(unsigned int, kind)
+			     __field(u32, dev)
+			     __field(u64, ino)
+			     __field(pid_t, owner)
+			     __field(int, result)
+			     __field(s64, waited_us)
+			     __string(name, name)
+			     __string(comm, comm)),
+	    TP_fast_assign(__entry->kind = kind;
+			   __entry->dev = dev;
+			   __entry->ino = ino;
+			   __entry->owner = owner;
+			   __entry->result = result;
+			   __entry->waited_us = waited_us;
+			   __assign_str(name);
+			   __assign_str(comm);),
+	    TP_printk("kind=%s name=%s dev=%u:%u ino=%llu owner=%s[%d] result=%d waited_us=%lld",
+		      show_module_dedup_kind(__entry->kind), __get_str(name), MAJOR(__entry->dev),
+		      MINOR(__entry->dev), __entry->ino, __get_str(comm), __entry->owner,
+		      __entry->result, __entry->waited_us)
 );
 
 /* A load, or a wait for one or for a request, is refused. */
 TRACE_EVENT(module_dedup_refused,
-
-	TP_PROTO(unsigned int kind, const char *name, u32 dev, u64 ino, unsigned int reason,
-		 int error),
-
-	TP_ARGS(kind, name, dev, ino, reason, error),
-
-	TP_STRUCT__entry(__field(unsigned int, kind)
-			 __field(u32, dev)
-			 __field(u64, ino)
-			 __field(unsigned int, reason)
-			 __field(int, error)
-			 __string(name, name)),
-
-	TP_fast_assign(__entry->kind = kind;
-		       __entry->dev = dev;
-		       __entry->ino = ino;
-		       __entry->reason = reason;
-		       __entry->error = error;
-		       __assign_str(name);),
-
-	TP_printk("kind=%s name=%s dev=%u:%u ino=%llu reason=%s error=%d",
-		  show_module_dedup_kind(__entry->kind), __get_str(name), MAJOR(__entry->dev),
-		  MINOR(__entry->dev), __entry->ino,
-		  __print_symbolic(__entry->reason,
-				   { 0, "live" }, { 1, "pending" }, { 2, "circle" }),
-		  __entry->error)
+	    TP_PROTO(unsigned int kind, const char *name, u32 dev, u64 ino, unsigned int reason,
+		     int error),
+	    TP_ARGS(kind, name, dev, ino, reason, error),
+	    TP_STRUCT__entry(__field(unsigned int, kind)
+			     __field(u32, dev)
+			     __field(u64, ino)
+			     __field(unsigned int, reason)
+			     __field(int, error)
+			     __string(name, name)),
+	    TP_fast_assign(__entry->kind = kind;
+			   __entry->dev = dev;
+			   __entry->ino = ino;
+			   __entry->reason = reason;
+			   __entry->error = error;
+			   __assign_str(name);),
+	    TP_printk("kind=%s name=%s dev=%u:%u ino=%llu reason=%s error=%d",
+		      show_module_dedup_kind(__entry->kind), __get_str(name), MAJOR(__entry->dev),
+		      MINOR(__entry->dev), __entry->ino,
+		      __print_symbolic(__entry->reason,
+				       { 0, "live" }, { 1, "pending" }, { 2, "circle" }),
+		      __entry->error)
 );
 
 #endif /* _TRACE_MODULE_DEDUP_H */

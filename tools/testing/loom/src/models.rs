@@ -49,7 +49,6 @@ const INTERRUPTED: End = End::Waited(-4);
 /// `-EDEADLK`.
 const REFUSED: End = End::Waited(-35);
 
-
 impl World {
     fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -333,7 +332,10 @@ fn circle_of_three() {
             [1, 2].map(|which| spawn(&world, move |world| world.nest(which, (which + 1) % 3)));
         let this = world.nest(0, 1);
         let ends = others.map(|other| other.join().unwrap());
-        let refused = ends.iter().chain([&this]).filter(|end| **end == Some(REFUSED));
+        let refused = ends
+            .iter()
+            .chain([&this])
+            .filter(|end| **end == Some(REFUSED));
 
         assert!(refused.count() <= 1);
         world.assert_empty();
@@ -455,8 +457,14 @@ impl Autoload {
 
     /// A request that is killed while its modprobe runs.
     fn killed_request(&self) -> c_int {
-        self.requests
-            .request(&self.waits, &|_| None, Name::new(b"module"), true, || KILLED, || ())
+        self.requests.request(
+            &self.waits,
+            &|_| None,
+            Name::new(b"module"),
+            true,
+            || KILLED,
+            || (),
+        )
     }
 
     fn request(&self, wait: bool, succeed: bool) -> c_int {

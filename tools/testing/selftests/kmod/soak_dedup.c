@@ -359,7 +359,8 @@ int main(int argc, char **argv)
 	make_modules(argv[1]);
 	if (chdir(dir))
 		ksft_exit_fail_msg("%s: %s\n", dir, strerror(errno));
-	stop_flag = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	stop_flag = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+			 -1, 0);
 	if (stop_flag == MAP_FAILED)
 		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
 	calls = (unsigned long *)(stop_flag + 16);
