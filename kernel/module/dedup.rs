@@ -210,17 +210,17 @@ fn is_duplicate(err: Error) -> bool {
     err != EINTR && err != EDEADLK
 }
 
-/// Tells that a load of `subject` is refused because a module of that name is live.
-fn refuse_late(subject: Subject) -> Error {
-    trace::refused(subject, trace::Reason::Live, EEXIST);
-    EEXIST
+/// Tells that a load is refused with `err`, because there is a module of that name.
+fn refuse_late(name: &Name, err: Error) -> Error {
+    trace::refused(Subject::Module(*name), trace::Reason::Late, err);
+    err
 }
 
 /// What counts the loads of a source that were saved.
 struct Counters {
     /// Another load of the name was pending.
     pending: &'static Events,
-    /// A module of the name was live.
+    /// A module of the name was live, or being unloaded.
     live: &'static Events,
 }
 
@@ -234,7 +234,7 @@ const FROM_MEMORY: Counters = Counters {
     live: &SAVED.from_memory,
 };
 
-/// Calls `load` with a load to hand through C, unless a module of the same name is live or on its
+/// Calls `load` with a load to hand through C, unless a module of the same name is there or on its
 /// way: then refuses before anything of the size of the image is allocated. Whose name cannot be
 /// peeked is not refused here.
 ///
@@ -257,13 +257,15 @@ fn load_first(
 
     if let Some(dedup) = DEDUP.as_ref().filter(|_| is_full()) {
         if let Some(name) = source.name() {
-            let refusal = this.claim(dedup, name).and_then(|()| {
-                if exists::is_live(&name) {
-                    counters.live.add(1, Relaxed);
-                    return Err(refuse_late(Subject::Module(name)));
-                }
-                Ok(())
-            });
+            let refusal = this
+                .claim(dedup, name)
+                .and_then(|()| match exists::refusal_now(&name) {
+                    Some(err) => {
+                        counters.live.add(1, Relaxed);
+                        Err(refuse_late(&name, err))
+                    }
+                    None => Ok(()),
+                });
 
             if let Err(err) = refusal {
                 if is_duplicate(err) {
@@ -314,10 +316,10 @@ fn load_compressed(
     let id = file.id();
 
     if let Some(name) = id.and_then(|id| dedup.origins.find(&id)) {
-        if exists::is_live(&name) {
+        if let Some(err) = exists::refusal_now(&name) {
             SAVED.late.add(1, Relaxed);
             SAVED.bytes_never_allocated.add(file.size(), Relaxed);
-            return refuse_late(Subject::Module(name)).to_errno();
+            return refuse_late(&name, err).to_errno();
         }
     }
     let (result, name) = load_first(caller, args, FROM_FILE, &mut Compressed, load);

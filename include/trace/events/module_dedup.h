@@ -83,7 +83,7 @@ TRACE_EVENT(module_dedup_refused,
 		      show_module_dedup_kind(__entry->kind), __get_str(name), MAJOR(__entry->dev),
 		      MINOR(__entry->dev), __entry->ino,
 		      __print_symbolic(__entry->reason,
-				       { 0, "live" }, { 1, "pending" }, { 2, "circle" }),
+				       { 0, "late" }, { 1, "pending" }, { 2, "circle" }),
 		      __entry->error)
 );
 

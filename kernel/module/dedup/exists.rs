@@ -85,19 +85,25 @@ pub(crate) fn claimed_by(names: &Table<Name>, owner: &Caller) -> Option<Name> {
     name
 }
 
-/// Whether the module `name` is live. It may have gone when this returns, and another have come.
+/// How a load of the module `name` would end now, if it is to fail: `EEXIST` if there is one that is
+/// live, `EBUSY` if it is being unloaded. It may have gone when this returns, and another have come.
 ///
 /// Takes no lock. May be called from anywhere.
-pub(crate) fn is_live(name: &Name) -> bool {
+pub(crate) fn refusal_now(name: &Name) -> Option<Error> {
     let _rcu = rcu::read_lock();
     // SAFETY: The name ends with a NUL, and RCU keeps the list and what is in it.
     let module = unsafe { bindings::find_module(name.as_ptr()) };
 
+    if module.is_null() {
+        return None;
+    }
     // SAFETY: RCU keeps what was found. The state is a word that may change while it is read:
     // either value of it was right a moment ago.
-    !module.is_null()
-        && unsafe { (&raw const (*module).state).read_volatile() }
-            == bindings::module_state_MODULE_STATE_LIVE
+    match unsafe { (&raw const (*module).state).read_volatile() } {
+        bindings::module_state_MODULE_STATE_LIVE => Some(EEXIST),
+        bindings::module_state_MODULE_STATE_GOING => Some(EBUSY),
+        _ => None,
+    }
 }
 
 /// The list of modules, in the hands of somebody who holds `module_mutex`.

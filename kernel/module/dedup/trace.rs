@@ -58,8 +58,8 @@ declare_trace! {
 /// Why a load is refused.
 #[derive(Clone, Copy)]
 pub(crate) enum Reason {
-    /// A module of that name is live.
-    Live = 0,
+    /// A module of that name is live, or being unloaded.
+    Late = 0,
     /// Another load of the same was pending.
     Pending = 1,
     /// It would wait for itself.

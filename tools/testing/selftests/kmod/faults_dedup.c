@@ -12,8 +12,7 @@
  * else, which they do not.
  *
  * What has __GFP_NOWARN fails without a word. In deduplication, that is only the
- * copy of the arguments, which may fail as it may in C. So that is taken for the
- * loader's.
+ * copy of the arguments, which may fail as it may in C.
  *
  * The owner of a load is held where it can be held: one from memory while it
  * copies the image, in a page that is not there yet; one from a file while it
@@ -26,6 +25,7 @@
  *
  * Usage: faults_dedup [FOLDER OF THE TEST MODULES]
  */
+#include <dirent.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 
@@ -35,14 +35,16 @@
 #define DEDUP		STATS_DIR "dedup"
 #define FAIL_NTH	"/proc/thread-self/fail-nth"
 #define FAULTS		"/sys/kernel/debug/"
+#define CACHES		"/sys/kernel/slab/"
 #define USER_NAME	"test_dedup_user"
 #define NR_WAITERS	8
 /* MAX_KMOD_CONCURRENT */
 #define NR_SLOTS	50
 /* Several times as many chances to fail as any call has. */
 #define MAX_NTH		5000
-/* Where there is little time, not more than this are tried one after the other. */
-#define MAX_DENSE	48
+/* More than there are up to the last one in deduplication, but for the last in a request. */
+#define NTH_OF_DEDUP	32
+#define MAX_ROUNDS	5
 
 static struct image image, user_image;
 static char *file, *user_file, *compressed_file;
@@ -57,6 +59,7 @@ static struct setting {
 } settings[] = {
 	/* So that allocations fail that may sleep, and those of single pages. */
 	{ FAULTS "failslab/ignore-gfp-wait", "N" },
+	{ FAULTS "failslab/cache-filter", "Y" },
 	{ FAULTS "fail_page_alloc/ignore-gfp-wait", "N" },
 	{ FAULTS "fail_page_alloc/ignore-gfp-highmem", "N" },
 	{ FAULTS "fail_page_alloc/min-order", "0" },
@@ -68,12 +71,39 @@ static struct setting {
 	{ "/sys/kernel/rcu_expedited", "1" },
 };
 
+/*
+ * All allocations may fail but those that debugging makes of its own, for each of the
+ * others or now and then: these fail in vain, and in every call at another place.
+ */
+static void select_caches(const char *value)
+{
+	static const char * const not_selected[] = { "kmemleak", "debug_objects" };
+	DIR *dir = opendir(CACHES);
+	struct dirent *entry;
+	char path[PATH_MAX];
+	unsigned int i;
+
+	if (!dir)
+		ksft_exit_skip("there is no " CACHES "\n");
+	while ((entry = readdir(dir))) {
+		for (i = 0; i < ARRAY_SIZE(not_selected); i++)
+			if (!strncmp(entry->d_name, not_selected[i], strlen(not_selected[i])))
+				break;
+		if (i < ARRAY_SIZE(not_selected) || entry->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), CACHES "%s/failslab", entry->d_name);
+		write_to(path, value);
+	}
+	closedir(dir);
+}
+
 static void prepare_faults(void)
 {
 	unsigned int i;
 
 	if (access(FAIL_NTH, F_OK))
 		ksft_exit_skip("needs CONFIG_FAULT_INJECTION\n");
+	select_caches("1");
 	for (i = 0; i < ARRAY_SIZE(settings); i++)
 		if (access(settings[i].path, F_OK))
 			ksft_exit_skip("there is no %s\n", settings[i].path);
@@ -88,6 +118,7 @@ static void restore_settings(void)
 {
 	unsigned int i;
 
+	select_caches("0");
 	for (i = 0; i < ARRAY_SIZE(settings); i++) {
 		write_to(settings[i].path, settings[i].old);
 		free(settings[i].old);
@@ -97,6 +128,7 @@ static void restore_settings(void)
 /* For whom the kernel did not find what it needed. */
 enum client {
 	NOBODY,		/* the call was through before that */
+	UNKNOWN,	/* nothing was logged */
 	LOADER,		/* or whatever else C does in such a call */
 	ARGUMENTS,	/* the copy of the arguments, which C makes as well */
 	DEDUP_ITSELF,
@@ -104,7 +136,7 @@ enum client {
 };
 
 static const char * const client_names[] = {
-	"nowhere", "in the loader", "in the arguments", "in deduplication",
+	"nowhere", "unknown", "in the loader", "in the arguments", "in deduplication",
 };
 
 /* The nth chance to fail is taken. */
@@ -148,11 +180,13 @@ static void find_client(struct fault *fault)
 	unsigned int i;
 	ssize_t len;
 
-	fault->client = LOADER;
+	fault->client = UNKNOWN;
 	while ((len = read(kernel_log, record, sizeof(record) - 1)) > 0) {
 		record[len] = '\0';
-		if (strstr(record, "FAULT_INJECTION: forcing a failure"))
+		if (strstr(record, "FAULT_INJECTION: forcing a failure")) {
 			is_in_stack = true;
+			fault->client = LOADER;
+		}
 		/* What the unwinder is not sure of is marked. */
 		if (!is_in_stack || strstr(record, " ? "))
 			continue;
@@ -326,7 +360,7 @@ static bool is_result(const char *who, int got, int want)
  */
 static bool is_clean(int got, int want, enum client client)
 {
-	if ((client == LOADER || client == ARGUMENTS) && (got == -ENOMEM || got == -EFAULT))
+	if (client != DEDUP_ITSELF && client != NOBODY && (got == -ENOMEM || got == -EFAULT))
 		return true;
 	return is_result("the call", got, want);
 }
@@ -406,8 +440,11 @@ static void forget_seen(void)
 /*
  * Makes a call again and again, with a fault each, until it is through before that.
  * The faults are to be at so many places in deduplication, or nothing was said
- * about it. What the rest of the kernel allocates depends on what was freed
- * before, so one of them can be missed: then there is another round.
+ * about it.
+ *
+ * A new page for a cache is one more chance to fail, which comes in some calls only,
+ * and without a word. So an unknown fault is tried again, and what was missed even so
+ * is looked for in another round.
  *
  * Where there is little time, ever fewer faults are tried once all these places
  * were seen: what follows is C's.
@@ -415,30 +452,38 @@ static void forget_seen(void)
 static void test_faults(const char *name, bool (*attempt)(struct fault *fault),
 			unsigned int places)
 {
-	unsigned int hits[NR_CLIENTS] = { }, tried = 0, round;
+	unsigned int hits[NR_CLIENTS] = { }, last = 0, calls = 0, round;
 	double begun = now();
 	bool ok = true;
 
-	for (round = 0; ok && round < 3 && seen.len < places; round++) {
+	for (round = 0; ok && round < MAX_ROUNDS && (!round || seen.len < places); round++) {
 		struct fault fault = { .nth = 1 };
+		unsigned int unknown = 0;
 
 		do {
 			ok = fault.nth < MAX_NTH && attempt(&fault) && nothing_is_left();
-			tried++;
+			calls++;
 			hits[fault.client]++;
 			if (fault.client == DEDUP_ITSELF)
 				see(fault.place);
 			if (!ok)
 				ksft_print_msg("that was fault %u, %s\n", fault.nth,
 					       client_names[fault.client]);
-			if (is_quick() && (seen.len >= places || fault.nth >= MAX_DENSE))
+			if (fault.client == UNKNOWN && seen.len < places && unknown++ < 2)
+				continue;
+			unknown = 0;
+			if (fault.nth > last)
+				last = fault.nth;
+			if (is_quick() && (seen.len >= places || fault.nth >= NTH_OF_DEDUP))
 				fault.nth += fault.nth / 2;
 			fault.nth++;
-		} while (ok && fault.client != NOBODY);
+		} while (ok && fault.client != NOBODY && (!round || fault.nth <= NTH_OF_DEDUP));
 	}
 	ok &= can_be_loaded();
-	ksft_print_msg("%s: %u calls, %u faults in deduplication, %u in the arguments, %.1f s\n",
-		       name, tried, hits[DEDUP_ITSELF], hits[ARGUMENTS], now() - begun);
+	ksft_print_msg("%s: %u calls, %u chances to fail, %.1f s\n", name, calls, last - 1,
+		       now() - begun);
+	ksft_print_msg("%u faults in deduplication, %u in the arguments, %u unknown\n",
+		       hits[DEDUP_ITSELF], hits[ARGUMENTS], hits[UNKNOWN]);
 	ksft_test_result(ok, "%s: only what the loader needs fails it, and does so cleanly\n",
 			 name);
 	ksft_test_result(seen.len >= places, "%s: %u places in deduplication had a fault\n",

@@ -1110,7 +1110,7 @@ static void test_trace(void)
 			owner_text) && is_duration(rest);
 	ok &= has_event(text, other.pid, NULL, "module_dedup_refused: %sreason=pending error=%d",
 			name, -EEXIST);
-	ok &= has_event(text, getpid(), NULL, "module_dedup_refused: %sreason=live error=%d", name,
+	ok &= has_event(text, getpid(), NULL, "module_dedup_refused: %sreason=late error=%d", name,
 			-EEXIST);
 	ok &= has_event(text, last_number("helpers", "modprobe"), NULL,
 			"module_dedup_refused: %sreason=circle error=%d", file, -EDEADLK);

@@ -488,6 +488,34 @@ static void test_late_at_once(void)
 			 ARRAY_SIZE(callers), n);
 }
 
+/* While its exit function runs, a module is neither there nor gone. */
+static void test_going(void)
+{
+	struct load file = load_from(FIRST_FILE, 0, ""), memory = load_from(MEMORY, 0, "");
+	bool ok = is_result("first load", do_load(&file), 0);
+	struct caller unloader;
+
+	if (write_to(PARAMETERS "park", "1"))
+		ksft_exit_fail_msg("the module could not be parked\n");
+	unloader = fork_caller();
+	if (!unloader.pid) {
+		*unloader.result = unload_module(MODULE_NAME);
+		_exit(0);
+	}
+	wait_until(has_arrived(unloader.pid, SYS_delete_module, 'D'),
+		   "the module is not unloaded\n");
+	begin();
+	ok &= is_result("from a file", do_load(&file), EBUSY);
+	ok &= is_result("from memory", do_load(&memory), EBUSY);
+	ok &= nothing_was_wasted(0, (struct saved){
+		.late = 1, .from_memory = 1, .bytes = 2 * image.len,
+	});
+	if (write_to(PARAMETERS "park", "0"))
+		ksft_exit_fail_msg("the module could not be let go\n");
+	ok &= is_result("unload", finish(&unloader), 0);
+	ksft_test_result(ok, "loads of a module that is being unloaded: EBUSY\n");
+}
+
 static void test_late_loads(const struct load *compressed)
 {
 	struct load file = load_from(FIRST_FILE, 0, ""), memory = load_from(MEMORY, 0, "");
@@ -499,6 +527,7 @@ static void test_late_loads(const struct load *compressed)
 	test_late(&memory, &memory, "memory, from memory", image.len);
 	test_late(&memory, &file, "memory, from a file", image.len);
 	test_late_at_once();
+	test_going();
 	test_late_compressed(compressed);
 	test_late(compressed, &file, "a compressed file, from one that is not", image.len);
 	test_late(compressed, &memory, "a compressed file, from memory", image.len);
@@ -877,7 +906,7 @@ int main(int argc, char **argv)
 	must_unload(MODULE_NAME);
 	must_unload(OTHER_NAME);
 
-	ksft_set_plan(36 + 8 + 5 + 9 + 8 + 5 + 1 + 12 + 1);
+	ksft_set_plan(36 + 8 + 5 + 10 + 8 + 5 + 1 + 12 + 1);
 	test_all_waiters();
 	test_signals();
 	test_arguments();
