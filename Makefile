@@ -6,16 +6,19 @@ VARIANT ?= rust
 T ?= 0008
 CPUS ?= 4
 MEM ?= 4G
-export VARIANT CPUS MEM KSRC ACCEL FULL
+export VARIANT CPUS MEM KSRC ACCEL FULL QUICK
 
 .DEFAULT_GOAL := run
-.PHONY: run check kernel vm selftest kunit model peek fuzz tree refresh series setup docs doctor soak clean help
+.PHONY: run check bench kernel vm selftest kunit model peek fuzz tree refresh series setup docs doctor soak clean help
 
 run: ## everything, from nothing: build, boot, kmod.sh 0008, the statistics
 	@scripts/run
 
 check: ## everything that CI checks; FULL=1: and the variant off, real boots
 	@scripts/check
+
+bench: ## the measurements, for hours; QUICK=1: in ten minutes; build/report/index.html
+	@scripts/bench
 
 kernel: ## build one variant to build/VARIANT/arch/x86/boot/bzImage
 	@scripts/kernel '$(VARIANT)'

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Looks at the memory in use every 10 ms until it is told to end (SIGTERM), and
+ * then prints the highest values seen. A peak between two looks is not seen.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "../meminfo.h"
+
+static volatile sig_atomic_t over;
+
+static void end(int signal)
+{
+	over = signal;
+}
+
+int main(void)
+{
+	const struct timespec pause = { .tv_nsec = 10 * 1000 * 1000 };
+	const struct sigaction action = { .sa_handler = end };
+	struct meminfo now, peak = { 0 };
+	int fd;
+
+	fd = open("/proc/meminfo", O_RDONLY);
+	if (fd < 0 || sigaction(SIGTERM, &action, NULL)) {
+		perror("memory_peak");
+		return 1;
+	}
+	while (!over) {
+		if (!read_meminfo(fd, &now)) {
+			fputs("memory_peak: /proc/meminfo cannot be read\n", stderr);
+			return 1;
+		}
+		if (now.vmalloc > peak.vmalloc)
+			peak.vmalloc = now.vmalloc;
+		if (now.used > peak.used)
+			peak.used = now.used;
+		nanosleep(&pause, NULL);
+	}
+	printf("vmalloc peak KiB\t%ld\nused peak KiB\t%ld\n", peak.vmalloc, peak.used);
+	return 0;
+}

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Pictures as SVG: one line per mechanism, with the spread of its runs."""
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from math import ceil, floor, log10
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from results import Spread
+
+matplotlib.use("svg")
+matplotlib.rcParams.update(
+    {
+        # Text stays text; the reader's fonts show it.
+        "svg.fonttype": "none",
+        "svg.hashsalt": "module-dedup",
+        "font.family": "sans-serif",
+        "font.size": 11,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+    }
+)
+
+NAMES = {
+    "c": "C",
+    "none": "Rust, none",
+    "early": "Rust, early",
+    "inode": "Rust, inode",
+    "full": "Rust, full",
+}
+
+# A colour that matplotlib writes, and what stands for it in a page (a property of
+# its style sheet) and in a file of its own (black on white).
+INK, GRID = "#010101", "#020202"
+COLOURS = {
+    INK: ("--ink", "#1a1a1a"),
+    GRID: ("--grid", "#d0d0d0"),
+    "#0c0001": ("--c", "#b3261e"),
+    "#0c0002": ("--none", "#8a5a00"),
+    "#0c0003": ("--early", "#6a3fb5"),
+    "#0c0004": ("--inode", "#00708a"),
+    "#0c0005": ("--full", "#1b6e2e"),
+}
+LINES = {
+    "c": ("#0c0001", "o", "-"),
+    "none": ("#0c0002", "s", "--"),
+    "early": ("#0c0003", "^", "-."),
+    "inode": ("#0c0004", "v", ":"),
+    "full": ("#0c0005", "D", "-"),
+}
+
+Series = Mapping[str, Mapping[int, Spread]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    title: str
+    # What it shows, for who does not see it.
+    text: str
+    x_label: str
+    y_label: str
+    # Mechanism, then number of CPUs or callers.
+    series: Series
+    logarithmic: bool = False
+
+    def draw(self) -> str:
+        figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        points = sorted({x for line in self.series.values() for x in line})
+        for mechanism, line in self.series.items():
+            colour, marker, style = LINES[mechanism]
+            xs = sorted(line)
+            middle = [line[x].median for x in xs]
+            below = [line[x].median - line[x].least for x in xs]
+            above = [line[x].most - line[x].median for x in xs]
+            axes.errorbar(
+                xs,
+                middle,
+                yerr=[below, above],
+                label=NAMES[mechanism],
+                color=colour,
+                marker=marker,
+                linestyle=style,
+                markersize=5,
+                capsize=3,
+                clip_on=False,
+            )
+        spreads = [spread for line in self.series.values() for spread in line.values()]
+        highest = max((spread.most for spread in spreads), default=1)
+        if self.logarithmic:
+            # Whole decades: a difference looks as large in one picture as in another.
+            lowest = max(0.1, min((spread.least for spread in spreads), default=1))
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_ylim(10 ** floor(log10(lowest)), 10 ** ceil(log10(highest) + 0.1))
+        else:
+            axes.set_ylim(0, 1.15 * max(highest, 1))
+        if len(points) <= 9:
+            axes.set_xticks(points, [str(x) for x in points])
+            axes.minorticks_off()
+        axes.set_xlabel(self.x_label, color=INK)
+        axes.set_ylabel(self.y_label, color=INK)
+        axes.tick_params(colors=INK)
+        for spine in axes.spines.values():
+            spine.set_edgecolor(INK)
+        axes.grid(color=GRID, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.legend(labelcolor=INK)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+        return out.getvalue()
+
+    def inline(self, name: str) -> str:
+        """For a page: its colours are the page's, its ids nobody else's."""
+        svg = self.draw()
+        svg = svg[svg.index("<svg") :]
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+        svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+        for colour, (name_of_property, _) in COLOURS.items():
+            svg = svg.replace(colour, f"var({name_of_property})")
+        svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+        label = f'<svg role="img" aria-labelledby="{name}-title {name}-desc"'
+        words = f'<title id="{name}-title">{escape(self.title)}</title>'
+        words += f'<desc id="{name}-desc">{escape(self.text)}</desc>'
+        svg = svg.replace("<svg", label, 1)
+        head, rest = svg.split(">", 1)
+        return f"{head}>{words}{rest}"
+
+    def alone(self) -> str:
+        """For a file: black on white."""
+        svg = self.draw()
+        for colour, (_, value) in COLOURS.items():
+            svg = svg.replace(colour, value)
+        return svg

@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Makes the page, and the pages of Documentation/, out of the lines of results."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from functools import partial
+from html import escape
+from pathlib import Path
+
+import claims
+import docs
+import measures
+from figures import NAMES, Picture
+from measures import FAILURES, by_mechanism, column, image_name, storm_rows
+from results import BadResults, Result, Spread, ratios, read, spread
+
+HERE = Path(__file__).parent
+
+AGAIN = """<p>QEMU's command line, kernels, configurations and machine of every run are in its line
+of build/bench/results.jsonl; this page can be made again from that alone.</p>
+<pre><code>make bench             # everything
+make bench QUICK=1     # in 10 minutes on 2 cores
+scripts/bench --report # this page again</code></pre>"""
+
+
+def said(of: Spread | None, digits: int = 0, unit: float = 1) -> str:
+    """Median, and least and most where they differ."""
+    if not of:
+        return "-"
+    median, least, most = (
+        f"{value / unit:,.{digits}f}" for value in (of.median, of.least, of.most)
+    )
+    return median if least == most else f"{median} ({least}\N{EN DASH}{most})"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], name: str = "") -> str:
+    parts = [f'<div class="table"><table class="{name}"><thead><tr>']
+    parts += [f'<th scope="col">{escape(cell)}</th>' for cell in head]
+    parts.append("</tr></thead><tbody>")
+    for row in rows:
+        parts.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
+    parts.append("</tbody></table></div>")
+    return "".join(parts)
+
+
+def pictures(name: str, all_of_them: Iterable[Picture]) -> str:
+    figures = (
+        f"<figure>{picture.inline(f'{name}{number}')}"
+        f"<figcaption>{escape(picture.title)}. {escape(picture.text)}</figcaption></figure>"
+        for number, picture in enumerate(all_of_them)
+    )
+    return f'<div class="pictures">{"".join(figures)}</div>'
+
+
+def repeat(command: str) -> str:
+    return f'<p class="soft">To repeat it:</p><pre><code>{escape(command)}</code></pre>'
+
+
+def in_words(series: dict[str, dict[int, Spread]], unit: str, digits: int = 1) -> str:
+    """The text alternative: the ends of every line."""
+    parts = []
+    for mechanism, line in series.items():
+        first, last = min(line), max(line)
+        ends = f"{line[first].median:,.{digits}f} {unit} at {first}"
+        if last != first:
+            ends += f", {line[last].median:,.{digits}f} {unit} at {last}"
+        parts.append(f"{NAMES[mechanism]}: {ends}")
+    return "; ".join(parts) + "."
+
+
+def cpus(result: Result) -> int:
+    return int(result.setting["cpus"])
+
+
+def waste_picture(boots: Sequence[Result], of: tuple[str, str]) -> Picture:
+    here = [boot for boot in boots if measures.image(boot) == of]
+    series = by_mechanism(here, cpus, lambda boot: measures.wasted(boot) / 1e6)
+    return Picture(
+        f"Memory wasted in a boot of {image_name(of)}",
+        in_words(series, "MB"),
+        "virtual CPUs",
+        "wasted MB",
+        series,
+    )
+
+
+def settled_picture(boots: Sequence[Result], of: tuple[str, str]) -> Picture:
+    here = [boot for boot in boots if measures.image(boot) == of]
+    series = by_mechanism(here, cpus, measures.settled)
+    return Picture(
+        f"Time until udev has settled, {image_name(of)}",
+        in_words(series, "s"),
+        "virtual CPUs",
+        "seconds",
+        series,
+    )
+
+
+def coldplug(boots: Sequence[Result]) -> str:
+    images = sorted({measures.image(boot) for boot in boots})
+    if not images:
+        return "<p>Not measured.</p>"
+    modules = sorted({module for boot in boots for module in boot.values["modules"].split()})
+    head = ["boot", "CPUs", "of", "boots"]
+    head += [f"failed: {kind}" for kind in FAILURES]
+    head += ["wasted MB", "peak vmalloc MiB", "settled s", "coldplug s", "settled / c"]
+    head += ["udev in user space", "unpacking s", "modules"]
+    rows = []
+    for of in images:
+        for count in sorted({cpus(boot) for boot in boots}):
+            at = [b for b in boots if measures.image(b) == of and cpus(b) == count]
+            for mechanism in (name for name in NAMES if any(b.mechanism == name for b in at)):
+                here = [boot for boot in at if boot.mechanism == mechanism]
+                of_udev = spread(measures.user_share(boot) for boot in here)
+                got = spread(ratios(at, mechanism, measures.settled))
+                by_kmod = spread(map(measures.unpacking, here))
+                rows.append(
+                    [
+                        image_name(of),
+                        str(count),
+                        NAMES[mechanism],
+                        str(len(here)),
+                        *(
+                            said(spread(b.number(f"stats.Mods failed on {kind}") for b in here))
+                            for kind in FAILURES
+                        ),
+                        said(spread(map(measures.wasted, here)), 1, 1e6),
+                        said(spread(b.number("vmalloc peak KiB") for b in here), 1, 1024),
+                        said(spread(map(measures.settled, here)), 1),
+                        said(spread(b.number("coldplug") for b in here), 1),
+                        "1" if mechanism == "c" else said(got, 2),
+                        f"{of_udev.median:.0%}" if of_udev else "-",
+                        said(by_kmod, 1) if of in measures.BY_INIT_MODULE else "-",
+                        str(len(here[0].values["modules"].split())),
+                    ]
+                )
+    return (
+        "<p>Real boots: systemd-udevd asks for the modules of every device and CPU. "
+        f"The herd, what each CPU asks for, is {len(modules)} modules with the names, sizes and "
+        f"dependencies of Debian's own: {escape(', '.join(modules))}. They do nothing when they "
+        "are loaded. Debian 12's kmod unpacks .ko.zst itself and calls init_module(); the "
+        "others call finit_module().</p>"
+        + pictures("waste", (waste_picture(boots, of) for of in images))
+        + pictures("settled", (settled_picture(boots, of) for of in images))
+        + table(head, rows)
+        + '<p class="soft">Of several boots: median (least–most). "udev in user space" is its part of '
+        'the CPU time of udevd and its workers. "Unpacking" is user space\'s too: what reading '
+        "every module once takes kmod after the boot, times the bytes that loads were "
+        "called with; in seconds of one CPU.</p>"
+        + repeat(
+            "scripts/coldplug --suite bookworm --modules zst --cpus 64 --variant c\n"
+            "scripts/coldplug --suite bookworm --modules zst --cpus 64 --append module.dedup=full"
+        )
+    )
+
+
+CALLS = [
+    ("init_module", "storm_large", "4 MB by init_module()"),
+    ("finit_module", "storm_large", "4 MB by finit_module()"),
+    ("init_module", "storm_small", "6 KB by init_module()"),
+    ("finit_module", "storm_small", "6 KB by finit_module()"),
+]
+
+
+def storm_picture(
+    storms: Sequence[Result],
+    call: tuple[str, str, str],
+    name: str,
+    title: str,
+    unit: str,
+    scale: float,
+) -> Picture:
+    series = {
+        mechanism: {
+            callers: Spread(got.median / scale, got.least / scale, got.most / scale, got.count)
+            for callers, rows in line.items()
+            if callers > 1
+            for got in [column(rows, name)]
+        }
+        for mechanism, line in storm_rows(storms, call[0], call[1]).items()
+    }
+    return Picture(
+        f"{title}, {call[2]}",
+        in_words(series, unit),
+        "callers at once",
+        unit,
+        series,
+        logarithmic=True,
+    )
+
+
+def storm(storms: Sequence[Result]) -> str:
+    if not storms:
+        return "<p>Not measured.</p>"
+    head = [
+        "storm",
+        "callers",
+        "of",
+        "times",
+        "wall ms",
+        "owner ms",
+        "waiters ms",
+        "waiters p99 ms",
+    ]
+    head += ["peak vmalloc MiB", "wasted MB", "loaded", "EEXIST", "other"]
+    rows = []
+    for call, module, name in CALLS:
+        of = storm_rows(storms, call, module)
+        for callers in sorted({callers for line in of.values() for callers in line}):
+            for mechanism in of:
+                here = of[mechanism].get(callers)
+                if not here:
+                    continue
+                milliseconds = [
+                    said(column(here, f"{part} us"), 1, 1e3)
+                    if part in ("wall", "owner") or callers > 1
+                    else "-"
+                    for part in ("wall", "owner", "waiter median", "waiter p99")
+                ]
+                rows.append(
+                    [name, str(callers), NAMES[mechanism], str(len(here)), *milliseconds]
+                    + [said(column(here, "vmalloc peak KiB"), 1, 1024)]
+                    + [said(column(here, "wasted bytes"), 1, 1e6)]
+                    + [said(column(here, part)) for part in ("loaded", "refused", "other")]
+                )
+    shown = [
+        storm_picture(storms, call, name, title, unit, scale)
+        for name, title, unit, scale in (
+            ("waiter median us", "How long a waiter waits", "ms", 1e3),
+            ("vmalloc peak KiB", "The most vmalloc space", "MiB", 1024.0),
+        )
+        for call in CALLS[:2]
+    ]
+    return (
+        "<p>Threads of one process, released by a barrier, load one module. The owner is the one "
+        "whose load succeeded first. The peak is what a thread of higher priority sees every "
+        "millisecond.</p>"
+        + pictures("storm", shown)
+        + table(head, rows)
+        + repeat(
+            "scripts/vm --variant c --mem 8G -- build/bench/storm build/bench/storm-c 3 1 16 255"
+        )
+    )
+
+
+def memory(runs: Sequence[Result]) -> str:
+    head = ["test", "CPUs", "of", "runs", "command s", "peak used MiB", "peak vmalloc MiB"]
+    head += ["failed loads", "wasted MB", "operations"]
+    rows = []
+    for experiment in ("kmod.sh 0008", "stress-ng"):
+        for mechanism in NAMES:
+            here = [r for r in runs if (r.experiment, r.mechanism) == (experiment, mechanism)]
+            if not here:
+                continue
+            rows.append(
+                [experiment, str(cpus(here[0])), NAMES[mechanism], str(len(here))]
+                + [said(spread(r.number("command s") for r in here), 1)]
+                + [
+                    said(spread(r.number(f"{name} peak KiB") for r in here), 1, 1024)
+                    for name in ("used", "vmalloc")
+                ]
+                + [said(spread(map(measures.failed, here)))]
+                + [said(spread(map(measures.wasted, here)), 1, 1e6)]
+                + [
+                    said(spread(r.number("operations") for r in here))
+                    if experiment == "stress-ng"
+                    else "-"
+                ]
+            )
+    if not rows:
+        return "<p>Not measured.</p>"
+    return (
+        "<p>kmod.sh 0008 asks for modules from 50 kernel threads; stress-ng --module loads and "
+        "unloads xfs from 100 processes for a fixed time, so its operations are what compares. "
+        '"Used" is what free(1) shows, seen every 10 ms.</p>'
+        + table(head, rows)
+        + repeat("scripts/bench --quick     # or scripts/selftest c 0008 for the test alone")
+    )
+
+
+def cost(runs: Sequence[Result]) -> str:
+    costs = [run for run in runs if run.experiment == "cost"]
+    rows = []
+    for call in ("finit_module", "init_module"):
+        label = f"{call} test_dedup least"
+        for mechanism in NAMES:
+            here = spread(r.number(label) for r in costs if r.mechanism == mechanism)
+            if here:
+                got = spread(ratios(costs, mechanism, partial(Result.number, label=label)))
+                rows.append([f"{call}()", NAMES[mechanism], said(here), said(got, 4)])
+    sizes = {run.mechanism: run for run in runs if run.experiment == "size"}
+    bytes_of = [
+        [
+            f"kernel/module/, {part}",
+            said(spread([c.number(part)])),
+            said(spread([full.number(part)])),
+        ]
+        + [f"{full.number(part) / c.number(part):.2f}" if c.number(part) else "-"]
+        for c, full in [(sizes.get("c"), sizes.get("full"))]
+        if c and full
+        for part in ("text", "data", "tests")
+    ]
+    return (
+        "<p>Instructions of one load of a module of 9 KB that does nothing, counted by QEMU "
+        "(-icount): the least of 201.</p>"
+        + table(["call", "of", "instructions", "/ c"], rows)
+        + "<p>Bytes of functions and of data in what is linked into kernel/module/. The KUnit "
+        "tests, which the kernel that is measured has built in, are counted apart.</p>"
+        + table(["part", "C", "Rust", "/ c"], bytes_of)
+        + repeat("scripts/cost")
+    )
+
+
+def failures(runs: Sequence[Result]) -> str:
+    bad = [run for run in runs if run.error]
+    if not bad:
+        return "<p>None.</p>"
+    return table(
+        ["experiment", "setting", "of", "#", "what went wrong"],
+        [
+            [r.experiment, str(r.setting), NAMES[r.mechanism], str(r.repeat), r.error or ""]
+            for r in bad
+        ],
+        "claims",
+    )
+
+
+def page(runs: Sequence[Result], left_out: int) -> str:
+    good = [run for run in runs if not run.error]
+    of = {name: [r for r in good if r.experiment == name] for name in ("coldplug", "storm")}
+    last = runs[-1]
+    kernels = ", ".join(
+        f"{kernel['release']} (image {kernel['image']}, config {kernel['config']})"
+        for kernel in last.kernels.values()
+    )
+    machine = last.machine
+    shown = [[claim.wanted, claim.verdict, claim.found] for claim in claims.claims(good)]
+    verdicts = table(["what it must show", "verdict", "measured"], shown, "claims")
+    for word in ("met", "missed"):
+        verdicts = verdicts.replace(f"<td>{word}</td>", f'<td class="{word}">{word}</td>')
+    parts = [
+        "<h1>Module load deduplication: C and Rust, measured in turn</h1>",
+        f"<p>{len(runs)} runs, {len(runs) - len(good)} of them failed. Kernels: {escape(kernels)}. "
+        f"Machine: {escape(machine['cpu'])}, {machine['cores']} cores, "
+        f"{machine['memory_kib'] / 2**20:.0f} GiB, QEMU {escape(machine['qemu'])}. "
+        + (f"{left_out} runs of other kernels or code are left out. " if left_out else "")
+        + f"Load average of the machine when a run began: {said(spread(r.load for r in runs), 1)}. "
+        + "Ratios are between boots made in turn; an emulated machine with more CPUs than there "
+        "are cores is slow, so times compare and do not predict.</p>",
+        "<h2>What it must show</h2>",
+        verdicts,
+        "<h2>Boots: waste and time against CPUs</h2>",
+        coldplug(of["coldplug"]),
+        "<h2>Storms of system calls</h2>",
+        storm(of["storm"]),
+        "<h2>kmod.sh 0008 and stress-ng</h2>",
+        memory(good),
+        "<h2>A load that nobody else does, and size</h2>",
+        cost(good),
+        "<h2>Runs that failed</h2>",
+        failures(runs),
+        "<h2>All of it again</h2>",
+        AGAIN,
+    ]
+    style = (HERE / "page.css").read_text()
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="data:,">'
+        f"<title>Module load deduplication, measured</title><style>{style}</style></head>"
+        f"<body><main>{''.join(parts)}</main></body></html>\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--page", type=Path, required=True)
+    parser.add_argument("--docs", type=Path, help="path of .rst and .svg, without these")
+    arguments = parser.parse_args()
+
+    lines = read(arguments.results)
+    if not lines:
+        raise BadResults(f"{arguments.results} has no results")
+    # What was measured last, and what compares with it.
+    made_of = (lines[-1].kernels, lines[-1].code, lines[-1].machine)
+    runs = [line for line in lines if (line.kernels, line.code, line.machine) == made_of]
+    arguments.page.parent.mkdir(parents=True, exist_ok=True)
+    arguments.page.write_text(page(runs, len(lines) - len(runs)))
+    print(arguments.page)
+    if arguments.docs:
+        boots = [run for run in runs if run.experiment == "coldplug" and not run.error]
+        picture = waste_picture(boots, ("bookworm", "zst"))
+        docs.write(arguments.docs, runs, picture)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (BadResults, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The file of results: a line of JSON for each finished run."""
+
+import json
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class BadResults(Exception):
+    """The file is not one of ours."""
+
+
+@dataclass(frozen=True)
+class Result:
+    experiment: str
+    setting: dict[str, Any]
+    mechanism: str
+    repeat: int
+    # Release and checksums of both kernels, and of the code that measured.
+    kernels: dict[str, dict[str, str]]
+    code: str
+    # Where and how: CPU model, cores, QEMU's version; QEMU's command line.
+    machine: dict[str, Any]
+    qemu: str
+    seconds: float
+    # None, or what went wrong.
+    error: str | None
+    # Label and value; of a storm, a list of rows.
+    values: Any
+    # The machine's load average when it began: what else was going on.
+    load: float
+
+    def identity(self) -> dict[str, Any]:
+        """As that of a plan.Run."""
+        names = ("experiment", "setting", "mechanism", "repeat")
+        return {name: getattr(self, name) for name in names}
+
+    def number(self, label: str) -> float:
+        return float(self.values.get(label, 0))
+
+    def has(self, **setting: Any) -> bool:
+        return all(self.setting.get(name) == value for name, value in setting.items())
+
+
+def read(path: Path) -> list[Result]:
+    found = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            found.append(Result(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise BadResults(f"{path}: line {number} is no result: {error}") from None
+    return found
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What several runs gave."""
+
+    median: float
+    least: float
+    most: float
+    count: int
+
+
+def spread(values: Iterable[float]) -> Spread | None:
+    got = sorted(values)
+    if not got:
+        return None
+    return Spread(statistics.median(got), got[0], got[-1], len(got))
+
+
+def ratios(
+    results: Iterable[Result], mechanism: str, value: Callable[[Result], float]
+) -> list[float]:
+    """That mechanism / c, each with the run of c that it was made in turn with."""
+    pairs: dict[str, dict[str, float]] = {}
+    for result in results:
+        turn = json.dumps([result.experiment, result.setting, result.repeat], sort_keys=True)
+        pairs.setdefault(turn, {})[result.mechanism] = value(result)
+    return [
+        pair[mechanism] / pair["c"]
+        for pair in pairs.values()
+        if mechanism in pair and pair.get("c")
+    ]

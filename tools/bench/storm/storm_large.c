@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The same with 4 MB of data.
+ */
+#include "storm_small.c"
+
+asm(".pushsection .rodata\n"
+    ".fill 4 * 1024 * 1024, 1, 0x55\n"
+    ".popsection\n");
