@@ -91,5 +91,6 @@ def write(path: Path, runs: Sequence[Result], picture: Picture) -> None:
         ),
     )
     path.with_suffix(".rst").write_text(text)
-    svg.write_text(picture.alone())
+    lines = picture.alone().splitlines()
+    svg.write_text("".join(f"{line.rstrip()}\n" for line in lines))
     print(path.with_suffix(".rst"))

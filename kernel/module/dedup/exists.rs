@@ -85,8 +85,9 @@ pub(crate) fn claimed_by(names: &Table<Name>, owner: &Caller) -> Option<Name> {
     name
 }
 
-/// How a load of the module `name` would end now, if it is to fail: `EEXIST` if there is one that is
-/// live, `EBUSY` if it is being unloaded. It may have gone when this returns, and another have come.
+/// How a load of the module `name` would end now, if it is to fail: `EEXIST` if there is one that
+/// is live, `EBUSY` if it is being unloaded. It may have gone when this returns, and another have
+/// come.
 ///
 /// Takes no lock. May be called from anywhere.
 pub(crate) fn refusal_now(name: &Name) -> Option<Error> {

@@ -31,6 +31,7 @@ declare_trace! {
     /// # Safety
     ///
     /// As [`module_dedup_wait`].
+    #[allow(clippy::too_many_arguments)]
     unsafe fn module_dedup_done(
         kind: c_uint,
         name: *const c_char,

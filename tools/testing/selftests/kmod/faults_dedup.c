@@ -45,6 +45,8 @@
 /* More than there are up to the last one in deduplication, but for the last in a request. */
 #define NTH_OF_DEDUP	32
 #define MAX_ROUNDS	5
+/* Where there is little time, all up to this are tried nevertheless. */
+#define NTH_TRIED	12
 
 static struct image image, user_image;
 static char *file, *user_file, *compressed_file;
@@ -437,6 +439,13 @@ static void forget_seen(void)
 		free(seen.places[--seen.len]);
 }
 
+static unsigned int next_nth(unsigned int nth, bool all_places_seen)
+{
+	if (is_quick() && nth >= (all_places_seen ? NTH_TRIED : NTH_OF_DEDUP))
+		nth += nth / 2;
+	return nth + 1;
+}
+
 /*
  * Makes a call again and again, with a fault each, until it is through before that.
  * The faults are to be at so many places in deduplication, or nothing was said
@@ -447,7 +456,7 @@ static void forget_seen(void)
  * is looked for in another round.
  *
  * Where there is little time, ever fewer faults are tried once all these places
- * were seen: what follows is C's.
+ * were seen: what follows is mostly C's.
  */
 static void test_faults(const char *name, bool (*attempt)(struct fault *fault),
 			unsigned int places)
@@ -474,9 +483,7 @@ static void test_faults(const char *name, bool (*attempt)(struct fault *fault),
 			unknown = 0;
 			if (fault.nth > last)
 				last = fault.nth;
-			if (is_quick() && (seen.len >= places || fault.nth >= NTH_OF_DEDUP))
-				fault.nth += fault.nth / 2;
-			fault.nth++;
+			fault.nth = next_nth(fault.nth, seen.len >= places);
 		} while (ok && fault.client != NOBODY && (!round || fault.nth <= NTH_OF_DEDUP));
 	}
 	ok &= can_be_loaded();
