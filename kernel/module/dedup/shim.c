@@ -111,6 +111,9 @@ bool module_dedup_read(struct file *file, loff_t pos, void *to, size_t len)
 {
 	if (!S_ISREG(file_inode(file)->i_mode) || !(file->f_mode & FMODE_CAN_READ))
 		return false;
+	/* Files of procfs are of that kind; kernel_read() would complain of them in the log. */
+	if (!file->f_op->read_iter || file->f_op->read)
+		return false;
 
 	return read_cached(file, pos, to, len) || kernel_read(file, to, len, &pos) == len;
 }
