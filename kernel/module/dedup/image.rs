@@ -7,6 +7,7 @@ use core::ptr::NonNull;
 use kernel::{
     alloc::flags::__GFP_NOWARN,
     bindings,
+    page::PAGE_SHIFT,
     prelude::*,
     sync::Arc,
     uaccess::{
@@ -146,7 +147,15 @@ impl Source for UserMemory {
     }
 
     fn size(&self) -> usize {
-        self.len
+        // SAFETY: It is an atomic of the kernel, read as `totalram_pages()` reads it.
+        let pages = unsafe { (&raw const bindings::_totalram_pages.counter).read_volatile() };
+
+        // More than the machine has is what vmalloc() refuses to allocate.
+        if usize::try_from(pages).is_ok_and(|pages| self.len >> PAGE_SHIFT <= pages) {
+            self.len
+        } else {
+            0
+        }
     }
 }
 

@@ -114,6 +114,9 @@ bool module_dedup_read(struct file *file, loff_t pos, void *to, size_t len)
 	/* Files of procfs are of that kind; kernel_read() would complain of them in the log. */
 	if (!file->f_op->read_iter || file->f_op->read)
 		return false;
+	/* Those that have no size are not loaded, so what they would give is left to others. */
+	if (pos > i_size_read(file_inode(file)) - (loff_t)len)
+		return false;
 
 	return read_cached(file, pos, to, len) || kernel_read(file, to, len, &pos) == len;
 }

@@ -12,6 +12,8 @@
 
 #define OTHER_NAME	MODULE_NAME "_user"
 #define SIG_ENFORCE	"/sys/module/module/parameters/sig_enforce"
+/* Ours are not; the kernel's own is, if its configuration signs it. */
+#define SIGNED_NAME	"test_module"
 
 enum situation { LATE_FILE, LATE_MEMORY, PENDING_FILE, PENDING_OTHER_FILE, NR_SITUATIONS };
 
@@ -168,6 +170,8 @@ static void test_signatures(char **argv, const struct image *image)
 	err = do_load(&live);
 	ksft_test_result(err == EKEYREJECTED && !is_loaded(MODULE_NAME),
 			 "without a signature, of a name that was live: %d\n", err);
+	ksft_test_result(!system("modprobe " SIGNED_NAME) && is_loaded(SIGNED_NAME),
+			 "with a signature: loaded\n");
 	free(other.bytes);
 }
 
@@ -187,9 +191,9 @@ int main(int argc, char **argv)
 	must_unload(OTHER_NAME);
 
 	if (access(DEDUP_MODE, F_OK)) {
-		ksft_set_plan(4);
+		ksft_set_plan(5);
 	} else {
-		ksft_set_plan(NR_SITUATIONS + 4);
+		ksft_set_plan(NR_SITUATIONS + 5);
 		test_mode(&image);
 	}
 	test_signatures(argv, &image);

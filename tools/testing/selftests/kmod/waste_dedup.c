@@ -520,10 +520,14 @@ static void test_late_loads(const struct load *compressed)
 {
 	struct load file = load_from(FIRST_FILE, 0, ""), memory = load_from(MEMORY, 0, "");
 	struct load other_file = load_from(SECOND_FILE, 0, "");
+	/* What nobody can allocate was not saved either. */
+	struct image too_long = { .bytes = image.bytes, .len = LONG_MAX };
+	struct load too_much = { .image = &too_long, .args = "" };
 
 	test_late(&file, &file, "the same file", image.len);
 	test_late(&file, &other_file, "another file", image.len);
 	test_late(&file, &memory, "a file, from memory", image.len);
+	test_late(&file, &too_much, "a file, from more memory than there is", 0);
 	test_late(&memory, &memory, "memory, from memory", image.len);
 	test_late(&memory, &file, "memory, from a file", image.len);
 	test_late_at_once();
@@ -906,7 +910,7 @@ int main(int argc, char **argv)
 	must_unload(MODULE_NAME);
 	must_unload(OTHER_NAME);
 
-	ksft_set_plan(36 + 8 + 5 + 10 + 8 + 5 + 1 + 12 + 1);
+	ksft_set_plan(36 + 8 + 5 + 11 + 8 + 5 + 1 + 12 + 1);
 	test_all_waiters();
 	test_signals();
 	test_arguments();
