@@ -36,11 +36,14 @@
 #include "../kselftest.h"
 
 #define MODULE_NAME	"test_dedup"
+#define EXPORTED	MODULE_NAME "_symbol"
 #define PARAMETERS	"/sys/module/" MODULE_NAME "/parameters/"
 /* The longest name that struct module has room for. */
 #define MODULE_NAME_MAX	55
 #define STATS_DIR	"/sys/kernel/debug/modules/"
 #define STATS		STATS_DIR "stats"
+#define DEDUP		STATS_DIR "dedup"
+#define PENDING		STATS_DIR "pending"
 /* There is no such file on a kernel that deduplicates in one way only. */
 #define DEDUP_MODE	"/sys/module/module/parameters/dedup"
 
@@ -232,6 +235,19 @@ static inline void set_name(const struct image *image, const struct image *copy,
 
 	memset(at, 0, MODULE_NAME_MAX);
 	memcpy(at, name, strlen(name));
+}
+
+/* Gives it another symbol to export as well, because no two live modules may export the same one. */
+static inline void set_symbol(const struct image *copy, const char *symbol)
+{
+	struct elf64_shdr *strings = find_section(copy, "__ksymtab_strings");
+	char *at = memmem(copy->bytes + strings->sh_offset, strings->sh_size, EXPORTED,
+			  sizeof(EXPORTED));
+
+	if (!at || strlen(symbol) >= sizeof(EXPORTED))
+		ksft_exit_fail_msg("no room for %s in place of " EXPORTED "\n", symbol);
+	memset(at, 0, sizeof(EXPORTED));
+	memcpy(at, symbol, strlen(symbol));
 }
 
 /* One finit_module(2), or init_module(2) if there is an image and no path. */
@@ -548,6 +564,38 @@ static inline unsigned long read_counter(const char *name)
 	value = strtoul(text, NULL, 10);
 	free(text);
 	return value;
+}
+
+/* The number behind a label of a text, which begins a line. */
+static inline unsigned long number_of(const char *text, const char *label)
+{
+	size_t len = strlen(label);
+	const char *line;
+
+	for (line = text; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (!strncmp(line, label, len) && line[len] == '\t')
+			return strtoul(line + len, NULL, 10);
+	}
+	ksft_exit_fail_msg("%s has no line %s\n", DEDUP, label);
+}
+
+static inline unsigned long read_dedup(const char *label)
+{
+	char *text = read_text(DEDUP, SIZE_MAX);
+	unsigned long number = number_of(text, label);
+
+	free(text);
+	return number;
+}
+
+/* Whether that is what was wanted; says if it is not. */
+static inline bool is_result(const char *name, long got, long want)
+{
+	if (got == want)
+		return true;
+	ksft_print_msg("%s: %ld, not %ld\n", name, got, want);
+	return false;
 }
 
 /* The kernel's log from here on. */

@@ -31,8 +31,6 @@
 
 #include "dedup_request.h"
 
-#define PENDING		STATS_DIR "pending"
-#define DEDUP		STATS_DIR "dedup"
 #define FAIL_NTH	"/proc/thread-self/fail-nth"
 #define FAULTS		"/sys/kernel/debug/"
 #define CACHES		"/sys/kernel/slab/"
@@ -348,14 +346,6 @@ static int finish_faulty_call(const struct caller *c, struct fault *fault)
 /*
  * Checks
  */
-
-static bool is_result(const char *who, int got, int want)
-{
-	if (got == want)
-		return true;
-	ksft_print_msg("%s: %d, not %d\n", who, got, want);
-	return false;
-}
 
 /*
  * Whether a call may end like that. What the loader does not get fails the load

@@ -18,8 +18,6 @@
 
 #include "dedup_common.h"
 
-#define DEDUP		STATS_DIR "dedup"
-#define PENDING		STATS_DIR "pending"
 #define NR_MODULES	30
 #define NR_WORKERS	12
 #define FAIL_ARGS	"init_result=-61"	/* ENODATA, which nothing else returns */
@@ -55,19 +53,6 @@ static void run(const char *format, ...)
 	va_end(args);
 	if (system(command))
 		ksft_exit_fail_msg("failed: %s\n", command);
-}
-
-/* No two live modules may export the same symbol. */
-static void set_symbol(const struct image *image, const char *name)
-{
-	static const char exported[] = MODULE_NAME "_symbol";
-	struct elf64_shdr *strings = find_section(image, "__ksymtab_strings");
-	char *symbol = memmem(image->bytes + strings->sh_offset, strings->sh_size, exported,
-			      sizeof(exported));
-
-	if (!symbol)
-		ksft_exit_fail_msg("the module exports no %s\n", exported);
-	memcpy(symbol, name, strlen(name));
 }
 
 /* A folder that modprobe can work with: dependencies are soft ones, module N needs N / 2. */
@@ -271,21 +256,6 @@ static pid_t start(void (*what)(unsigned int seed), unsigned int seed)
 	_exit(0);
 }
 
-static unsigned long saved(const char *label)
-{
-	char *text = read_text(DEDUP, SIZE_MAX), *line;
-	unsigned long value;
-	char start[64];
-
-	snprintf(start, sizeof(start), "\n%s\t", label);
-	line = strstr(text, start + (strncmp(text, start + 1, strlen(start + 1)) ? 0 : 1));
-	if (!line)
-		ksft_exit_fail_msg("%s has no line %s\n", DEDUP, label);
-	value = strtoul(strchr(line, '\t'), NULL, 10);
-	free(text);
-	return value;
-}
-
 /* Waits for the end, or for a worker that gives up. */
 static bool all_work(const pid_t *workers, int seconds)
 {
@@ -310,11 +280,11 @@ static void test_counters(void)
 	static const char * const ends[] = {
 		"owned", "same_file", "same_name", "late", "from_memory", "left",
 	};
-	unsigned long loads = saved("loads"), sum = 0;
+	unsigned long loads = read_dedup("loads"), sum = 0;
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(ends); i++) {
-		unsigned long count = saved(ends[i]);
+		unsigned long count = read_dedup(ends[i]);
 
 		ksft_print_msg("%s: %lu\n", ends[i], count);
 		sum += count;

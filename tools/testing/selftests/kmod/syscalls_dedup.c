@@ -29,8 +29,6 @@
 
 #include "dedup_common.h"
 
-#define DEDUP		STATS_DIR "dedup"
-#define PENDING		STATS_DIR "pending"
 #define USER_NAME	"test_dedup_user"
 /* What another thread makes of the name, and back. */
 #define CHANGED_NAME	"test_deduq"
@@ -823,20 +821,6 @@ struct counts {
 	unsigned long loads, owned, same_file, same_name, late, from_memory, left;
 	unsigned long waits, interrupted;
 };
-
-/* The number behind a label, which begins a line. */
-static unsigned long number_of(const char *text, const char *label)
-{
-	size_t len = strlen(label);
-	const char *line;
-
-	for (line = text; line; line = strchr(line, '\n')) {
-		line += *line == '\n';
-		if (!strncmp(line, label, len) && line[len] == '\t')
-			return strtoul(line + len, NULL, 10);
-	}
-	ksft_exit_fail_msg("%s has no line %s\n", DEDUP, label);
-}
 
 static struct counts read_counts(void)
 {

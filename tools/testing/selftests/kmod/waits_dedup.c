@@ -21,8 +21,6 @@
 
 #include "dedup_common.h"
 
-#define DEDUP		STATS_DIR "dedup"
-#define PENDING		STATS_DIR "pending"
 #define MODPROBE	"/proc/sys/kernel/modprobe"
 #define TRACEFS		"/sys/kernel/tracing"
 #define TRACE		TRACEFS "/trace"
@@ -30,7 +28,6 @@
 #define DUPS		"/sys/module/module/parameters/enable_dups_trace"
 #define SELF		"waits_dedup"
 #define REFUSAL		"a wait without end is refused"
-#define EXPORTED	"test_dedup_symbol"
 
 #define NR_TESTS	25
 /* How long the processes of a test may take, in seconds. */
@@ -178,31 +175,6 @@ static int be_helper(char **argv)
 
 static double deadline;
 static unsigned long circles_before;
-
-/* The number behind a label, which begins a line. */
-static unsigned long read_dedup(const char *label)
-{
-	char *text = read_text(DEDUP, SIZE_MAX), *rest = text, *line;
-	size_t len = strlen(label);
-
-	while ((line = strsep(&rest, "\n"))) {
-		if (!strncmp(line, label, len) && line[len] == '\t') {
-			unsigned long number = strtoul(line + len, NULL, 10);
-
-			free(text);
-			return number;
-		}
-	}
-	ksft_exit_fail_msg("%s has no line %s\n", DEDUP, label);
-}
-
-static bool is_result(const char *name, long got, long want)
-{
-	if (got == want)
-		return true;
-	ksft_print_msg("%s: %ld, not %ld\n", name, got, want);
-	return false;
-}
 
 static void begin(void)
 {
@@ -1174,20 +1146,14 @@ static void make_link(const char *to, const char *name)
 		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
 }
 
-/* No two live modules may export the same symbol. */
 static void make_module(struct module *module, const struct image *image, const char *format, int n)
 {
-	struct elf64_shdr *strings = find_section(image, "__ksymtab_strings");
-	char file[80], *symbol;
+	char file[80];
 
 	module->image = copy_image(image, image->len);
 	snprintf(module->name, sizeof(module->name), format, n);
 	set_name(image, &module->image, module->name);
-	symbol = memmem(module->image.bytes + strings->sh_offset, strings->sh_size, EXPORTED,
-			sizeof(EXPORTED));
-	if (!symbol)
-		ksft_exit_fail_msg("the module does not export " EXPORTED "\n");
-	memcpy(symbol, module->name, strlen(module->name));
+	set_symbol(&module->image, module->name);
 
 	snprintf(file, sizeof(file), "modules/%s.ko", module->name);
 	in_dir(module->path, file);

@@ -12,8 +12,6 @@
 
 #include "dedup_common.h"
 
-#define DEDUP		STATS_DIR "dedup"
-#define PENDING		STATS_DIR "pending"
 #define OTHER_NAME	"test_dedup_request"
 #define NR_WAITERS	8
 #define MAX_CALLERS	255
@@ -58,20 +56,6 @@ struct counts {
 };
 
 static struct counts before;
-
-/* The number behind a label, which begins a line. */
-static unsigned long number_of(const char *text, const char *label)
-{
-	size_t len = strlen(label);
-	const char *line;
-
-	for (line = text; line; line = strchr(line, '\n')) {
-		line += *line == '\n';
-		if (!strncmp(line, label, len) && line[len] == '\t')
-			return strtoul(line + len, NULL, 10);
-	}
-	ksft_exit_fail_msg("%s has no line %s\n", DEDUP, label);
-}
 
 static struct saved read_saved(void)
 {
@@ -130,14 +114,6 @@ static bool nothing_was_wasted(unsigned long loaded, const struct saved saved)
 			saved.from_memory);
 	ok &= is_change("bytes_never_allocated", before.saved.bytes, now.bytes, saved.bytes);
 	return ok;
-}
-
-static bool is_result(const char *name, int got, int want)
-{
-	if (got == want)
-		return true;
-	ksft_print_msg("%s: %d, not %d\n", name, got, want);
-	return false;
 }
 
 /* How many of the callers end otherwise than with want. */
