@@ -155,6 +155,7 @@ find_tools()
 	simple ip 0 -V
 	simple capsh 0 --help
 	simple mkfs.xfs 0 -V
+	simple perf 0
 	find_header libc6-dev stdio.h
 	find_header libelf-dev gelf.h
 	find_header libssl-dev openssl/opensslv.h

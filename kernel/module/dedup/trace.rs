@@ -67,8 +67,8 @@ pub(crate) enum Reason {
     Circle = 2,
 }
 
-/// A subject in the words of C: `enum module_dedup_kind`, name, device, inode number. What a kind
-/// has not is empty or 0.
+/// A subject in the words of C: its kind, as `show_module_dedup_kind()` numbers them, its name,
+/// device and inode number. What a kind has not is empty or 0.
 fn fields(subject: &Subject) -> (c_uint, *const c_char, u32, u64) {
     match subject {
         Subject::File(device, number) => (0, c"".as_char_ptr(), *device, *number),
