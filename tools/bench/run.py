@@ -209,12 +209,19 @@ def main() -> int:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--llvm-suffix", default="")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only runs with such a name")
     parser.add_argument("--list", action="store_true", help="only say what there is to do")
     arguments = parser.parse_args()
 
     bench = Bench(arguments.build, arguments.llvm_suffix)
     there = results.read(arguments.results) if arguments.results.exists() else []
     runs = list(plan.quick() if arguments.quick else plan.everything())
+    try:
+        runs = [run for run in runs if re.search(arguments.only, str(run))]
+    except re.error as error:
+        parser.error(f"--only {arguments.only}: {error}")
+    if not runs:
+        parser.error(f"--only {arguments.only}: there is no such run, see --list")
     done = [result.identity() for result in there if bench.is_like(result)]
     todo = [run for run in runs if run.identity() not in done]
     left = sum(expected(run, there) for run in todo)
