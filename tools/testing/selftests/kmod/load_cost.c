@@ -48,12 +48,11 @@ static void measure(const char *call, const char *name, const struct load *load)
 	printf("%s %s most\t%ld\n", call, name, took[LOADS - 1]);
 }
 
-static void measure_module(const char *from)
+static void measure_module(const char *from, const struct image *image)
 {
-	struct image image = read_image(from);
-	char *path = write_image(&image), *name = strdup(basename(from));
+	char *path = write_image(image), *name = strdup(basename(from));
 	struct load file = { .path = path, .args = "" };
-	struct load memory = { .image = &image, .args = "" };
+	struct load memory = { .image = image, .args = "" };
 
 	if (!name)
 		ksft_exit_fail_msg("no memory\n");
@@ -63,16 +62,19 @@ static void measure_module(const char *from)
 	unlink(path);
 	free(path);
 	free(name);
-	free(image.bytes);
 }
 
 int main(int argc, char **argv)
 {
+	struct image images[argc];
 	int i;
 
+	/* They may be in what is /tmp until now. */
+	for (i = 1; i < argc; i++)
+		images[i] = read_image(argv[i]);
 	/* A file system of its own, as modules are on, not one upon another. */
 	use_own_tmp();
 	for (i = 1; i < argc; i++)
-		measure_module(argv[i]);
+		measure_module(argv[i], &images[i]);
 	return 0;
 }

@@ -138,19 +138,16 @@ static void test_mode(const struct image *image)
  * A module that is live was loaded before. Where its name is peeked, that comes
  * before the signature.
  */
-static void test_signatures(char **argv, const struct image *image)
+static void test_signatures(const struct image *image, const struct image *other)
 {
-	char path[PATH_MAX];
+	char *path = write_image(other);
 	struct load live = { .image = image, .args = "" }, unsigned_file = { .args = "" };
 	struct load unsigned_memory = { .args = "" };
-	struct image other;
 	bool is_full = !access(DEDUP_MODE, F_OK) && file_says(DEDUP_MODE, "full\n");
 	int err;
 
-	module_path(path, argv, OTHER_NAME);
-	other = read_image(path);
 	unsigned_file.path = path;
-	unsigned_memory.image = &other;
+	unsigned_memory.image = other;
 	err = do_load(&live);
 	if (err)
 		ksft_exit_fail_msg("%s\n", strerror(err));
@@ -172,13 +169,14 @@ static void test_signatures(char **argv, const struct image *image)
 			 "without a signature, of a name that was live: %d\n", err);
 	ksft_test_result(!system("modprobe " SIGNED_NAME) && is_loaded(SIGNED_NAME),
 			 "with a signature: loaded\n");
-	free(other.bytes);
+	unlink(path);
+	free(path);
 }
 
 int main(int argc, char **argv)
 {
 	char path[PATH_MAX];
-	struct image image;
+	struct image image, other;
 
 	ksft_print_header();
 	need_root_and_stats();
@@ -186,6 +184,8 @@ int main(int argc, char **argv)
 		ksft_exit_skip("needs CONFIG_MODULE_SIG\n");
 	module_path(path, argv, MODULE_NAME);
 	image = read_image(path);
+	module_path(path, argv, OTHER_NAME);
+	other = read_image(path);
 	use_own_tmp();
 	must_unload(MODULE_NAME);
 	must_unload(OTHER_NAME);
@@ -196,6 +196,6 @@ int main(int argc, char **argv)
 		ksft_set_plan(NR_SITUATIONS + 5);
 		test_mode(&image);
 	}
-	test_signatures(argv, &image);
+	test_signatures(&image, &other);
 	ksft_finished();
 }
