@@ -393,18 +393,6 @@ static bool can_be_loaded(void)
 	return ok;
 }
 
-/* How often a load found no memory to be waited for. */
-static unsigned long count_alone(void)
-{
-	char *text = read_text(DEDUP, SIZE_MAX), *line = strstr(text, "\nalone\t");
-	unsigned long count;
-
-	if (!line || sscanf(line, "\nalone\t%lu", &count) != 1)
-		ksft_exit_fail_msg(DEDUP " has no line alone\n");
-	free(text);
-	return count;
-}
-
 /* The places in deduplication that faults were at. */
 static struct {
 	char *places[16];
@@ -841,10 +829,10 @@ static void test_requests(char **argv)
 /* A read of user memory in peek.rs counts as one place, and fails at each of its calls. */
 static void test_loads(void)
 {
-	unsigned long alone = count_alone();
+	unsigned long alone = read_dedup("alone");
 
 	test_faults("finit_module, alone", file_alone, 2);
-	ksft_test_result(count_alone() > alone, "a load that finds no memory is counted\n");
+	ksft_test_result(read_dedup("alone") > alone, "a load that finds no memory is counted\n");
 	test_faults("finit_module, compressed, alone", compressed_alone, 2);
 	test_faults("init_module, alone", memory_alone, 2);
 	test_faults("finit_module, late", file_late, 2);
@@ -854,6 +842,26 @@ static void test_loads(void)
 	test_faults("init_module, owner", memory_owner, 2);
 	test_faults("finit_module, waiter", file_waiter, 2);
 	test_faults("init_module, waiter", memory_waiter, 3);
+}
+
+/* A compressed file on a file system by which it can be remembered. */
+static void test_remembered(const struct image *frame)
+{
+	char *elsewhere = compressed_file;
+	int i;
+
+	if (!mount_xfs()) {
+		for (i = 0; i < 4; i++)
+			ksft_test_result_skip("needs XFS on /dev/ram0, and mkfs.xfs\n");
+		return;
+	}
+	compressed_file = write_image(frame);
+	test_faults("finit_module, compressed on XFS, alone", compressed_alone, 3);
+	test_faults("finit_module, compressed on XFS, late", compressed_late, 1);
+	unlink(compressed_file);
+	free(compressed_file);
+	compressed_file = elsewhere;
+	umount2("/tmp", MNT_DETACH);
 }
 
 int main(int argc, char **argv)
@@ -887,8 +895,9 @@ int main(int argc, char **argv)
 	must_unload(MODULE_NAME);
 	kernel_log = open_log();
 
-	ksft_set_plan(2 * 13 + 1);
+	ksft_set_plan(2 * 15 + 1);
 	test_loads();
+	test_remembered(&frame);
 	test_requests(argv);
 	restore_settings();
 	ksft_finished();
