@@ -10,7 +10,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 build=$root/build
 logs=$build/log
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/module-dedup
-variants=(rust c off debug nodups)
+variants=(rust c off debug lean)
 
 # The kernel's make must not inherit the variables and the job server of ours.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
