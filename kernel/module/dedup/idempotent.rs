@@ -186,11 +186,13 @@ impl<K: Key> Pending<K> {
         {
             return;
         }
+        let name = name_of(&self.owner);
+
         pr_warn!(
             "{} waits for {} of {} for {} s now; {} wait for that\n",
             Caller::current(),
             self.subject(),
-            Named(&self.owner, name_of),
+            Named(&self.owner, name),
             waited.as_millis() / 1000,
             self.waiters()
         );

@@ -57,7 +57,7 @@ impl fmt::Display for Subject {
 }
 
 /// `hash_64()` of `include/linux/hash.h`: the multiplication carries what differs to the top.
-fn fold(value: u64) -> u8 {
+pub(crate) fn fold(value: u64) -> u8 {
     const GOLDEN_RATIO_64: u64 = 0x61c8_8646_80b5_83eb;
 
     (value.wrapping_mul(GOLDEN_RATIO_64) >> (u64::BITS - u8::BITS)) as u8

@@ -56,6 +56,7 @@ use kernel::{
 
 use crate::{
     key::{
+        fold,
         Name,
         Subject, //
     },
@@ -69,6 +70,8 @@ use crate::{
 pub(crate) struct Caller {
     /// In the initial namespace, as the log has it.
     pid: Pid,
+    /// Spreads tasks evenly, in a way that they cannot choose.
+    bucket: u8,
     comm: [u8; TASK_COMM_LEN],
     since: Instant<Monotonic>,
 }
@@ -78,6 +81,7 @@ impl Caller {
     pub(crate) fn current() -> Self {
         Self {
             pid: current!().pid(),
+            bucket: fold(current!().as_ptr().addr() as u64),
             comm: current!().comm(),
             since: Instant::now(),
         }
@@ -111,15 +115,15 @@ impl fmt::Display for Caller {
 /// Finds the name of the module that a task loads, if that is known.
 pub(crate) type NameOf<'a> = &'a dyn Fn(&Caller) -> Option<Name>;
 
-/// A task, and what it loads.
-pub(crate) struct Named<'a>(pub(crate) &'a Caller, pub(crate) NameOf<'a>);
+/// A task, and what it loads. That is found before it is written: in printk(), no lock may be taken.
+pub(crate) struct Named<'a>(pub(crate) &'a Caller, pub(crate) Option<Name>);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(caller, name_of) = self;
+        let Self(caller, name) = self;
 
         f.write_fmt(fmt!("{caller}"))?;
-        match name_of(caller) {
+        match name {
             Some(name) => f.write_fmt(fmt!(", which loads module {name},")),
             None => Ok(()),
         }
@@ -215,10 +219,11 @@ struct Wait {
     /// but not come to it.
     helper: Option<Helper>,
     target: Target,
-    /// The last search that came here. Like the two that follow, only used under the lock.
+    /// The last search that came here. Like those that follow, only used under the lock.
     seen: Atomic<u32>,
     /// Where that search came from: who waits for `task`.
     via: Atomic<i32>,
+    via_bucket: Atomic<u32>,
     /// 1 if that search has not gone on from here.
     open: Atomic<u32>,
     #[pin]
@@ -246,6 +251,7 @@ impl Wait {
                 target,
                 seen: Atomic::new(0),
                 via: Atomic::new(0),
+                via_bucket: Atomic::new(0),
                 open: Atomic::new(0),
                 links <- ListLinks::new(),
             }),
@@ -274,9 +280,9 @@ impl Wait {
 }
 
 impl Wait {
-    /// Writes "who waits for what of whom".
-    fn write(&self, f: &mut fmt::Formatter<'_>, name_of: NameOf<'_>) -> fmt::Result {
-        f.write_fmt(fmt!("{} waits for ", Named(&self.who, name_of)))?;
+    /// Writes "who waits for what of whom". `name` is that of the module that the task loads.
+    fn write(&self, f: &mut fmt::Formatter<'_>, name: Option<Name>) -> fmt::Result {
+        f.write_fmt(fmt!("{} waits for ", Named(&self.who, name)))?;
         match &self.target {
             Target::Owner(awaited, _) => {
                 f.write_fmt(fmt!("{} of {}", awaited.subject(), awaited.owner()))
@@ -298,30 +304,39 @@ struct Circle {
 }
 
 impl Circle {
-    const MAX_SHOWN: usize = 12;
+    const MAX_SHOWN: usize = 8;
+
+    /// The modules that the tasks load, where that is known.
+    fn names(&self, name_of: NameOf<'_>) -> [Option<Name>; Self::MAX_SHOWN] {
+        self.waits
+            .each_ref()
+            .map(|wait| wait.as_ref().and_then(|wait| name_of(&wait.who)))
+    }
 }
 
-/// A circle as the log has it.
-struct Shown<'a>(&'a Circle, NameOf<'a>);
+/// A circle as the log has it, and the names of its tasks' modules.
+struct Shown<'a>(&'a Circle, &'a [Option<Name>; Circle::MAX_SHOWN]);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(circle, name_of) = self;
+        let Self(circle, names) = self;
 
-        // They were found from the last to the first.
-        for wait in circle.waits.iter().rev().flatten() {
-            f.write_fmt(fmt!("; "))?;
-            wait.write(f, *name_of)?;
-        }
         if circle.len > Circle::MAX_SHOWN {
-            f.write_fmt(fmt!("; {} more", circle.len - Circle::MAX_SHOWN))?;
+            f.write_fmt(fmt!("; of {} tasks", circle.len))?;
+        }
+        // They were found from the last to the first.
+        for (wait, name) in circle.waits.iter().zip(names.iter()).rev() {
+            if let Some(wait) = wait {
+                f.write_fmt(fmt!("; "))?;
+                wait.write(f, *name)?;
+            }
         }
         Ok(())
     }
 }
 
-/// How many lists there are of tasks that no helper is about.
-const STRANGERS: usize = 64;
+/// How many lists there are of tasks that no helper is about: one for each value of a byte.
+const STRANGERS: usize = 256;
 
 /// The waits of all tasks. No task has two.
 struct Graph {
@@ -344,17 +359,12 @@ impl Graph {
         }
     }
 
-    /// Where the waits of strangers with that number are.
-    fn index(pid: Pid) -> usize {
-        pid.unsigned_abs() as usize % STRANGERS
-    }
-
     fn list_of(&mut self, wait: &Wait) -> &mut List<Wait> {
         if wait.is_about_helpers() {
             &mut self.kin
         } else {
-            // Cannot panic: see index().
-            &mut self.strangers[Self::index(wait.who.pid)]
+            // Cannot panic: there is a list for every value of a byte.
+            &mut self.strangers[usize::from(wait.who.bucket)]
         }
     }
 
@@ -375,13 +385,17 @@ impl Graph {
         None
     }
 
-    /// The wait of the task of that number.
-    fn find(&self, pid: Pid) -> Option<Arc<Wait>> {
-        // Cannot panic: see index().
-        [&self.kin, &self.strangers[Self::index(pid)]]
+    /// The wait of the task of that number, which is in that bucket.
+    fn find(&self, pid: Pid, bucket: usize) -> Option<Arc<Wait>> {
+        [&self.kin, self.strangers.get(bucket)?]
             .into_iter()
             .find_map(|list| list.iter().find(|wait| wait.who.pid == pid))
             .map(Arc::from)
+    }
+
+    /// The wait of that task.
+    fn wait_of(&self, task: &Caller) -> Option<Arc<Wait>> {
+        self.find(task.pid, task.bucket.into())
     }
 
     /// Looks for a circle of waits that `start` is on. Each wait is looked at once.
@@ -411,7 +425,7 @@ impl Graph {
                 return None;
             }
             let next = match &wait.target {
-                Target::Owner(awaited, _) => self.find(awaited.owner().pid)?,
+                Target::Owner(awaited, _) => self.wait_of(awaited.owner())?,
                 Target::Helper { process, .. } => {
                     let process = process.copy()?;
 
@@ -443,6 +457,7 @@ impl Graph {
         }
         wait.seen.store(self.search, Relaxed);
         wait.via.store(from.who.pid, Relaxed);
+        wait.via_bucket.store(from.who.bucket.into(), Relaxed);
         true
     }
 
@@ -456,7 +471,12 @@ impl Graph {
 
         while let Some(wait) = next {
             next = (wait.who.pid != start.who.pid)
-                .then(|| self.find(wait.via.load(Relaxed)))
+                .then(|| {
+                    self.find(
+                        wait.via.load(Relaxed),
+                        wait.via_bucket.load(Relaxed) as usize,
+                    )
+                })
                 .flatten();
             if let Some(slot) = circle.waits.get_mut(circle.len) {
                 *slot = Some(wait);
@@ -505,26 +525,27 @@ impl Waits {
                 wait: None,
             });
         };
-        let waiting = Waiting {
-            waits: self,
-            wait: Some(wait.clone_arc()),
-        };
         let start = wait.clone_arc();
 
-        // In one critical section: of two waits that close a circle between them, one comes first.
+        // In one critical section: of two waits that close a circle between them, one comes first,
+        // and the one that is refused stands in nobody else's way.
         let mut graph = self.graph.lock();
         graph.add(wait);
-        let circle = graph.circle(&start);
-        drop(graph);
-
-        let Some(circle) = circle else {
-            return Ok(waiting);
+        let Some(circle) = graph.circle(&start) else {
+            drop(graph);
+            return Ok(Waiting {
+                waits: self,
+                wait: Some(start),
+            });
         };
-        // What others wait for comes before what is told to people.
-        drop(waiting);
+        let refused = graph.remove(&start);
+        drop(graph);
+        drop(refused);
+
         SAVED.circles.add(1, Relaxed);
         trace::refused(subject, trace::Reason::Circle, EDEADLK);
-        pr_warn!("a wait without end is refused{}\n", Shown(&circle, name_of));
+        let names = circle.names(name_of);
+        pr_warn!("a wait without end is refused{}\n", Shown(&circle, &names));
         Err(EDEADLK)
     }
 
@@ -575,7 +596,7 @@ impl Waits {
             return;
         }
         // No task has two waits.
-        let wait = self.graph.lock().find(current!().pid());
+        let wait = self.graph.lock().wait_of(&Caller::current());
 
         if let Some(wait) = wait {
             self.end(&wait);
@@ -589,15 +610,18 @@ impl Waits {
         drop(removed);
     }
 
-    /// Calls `f` for each wait, under the lock.
+    /// Calls `f` for each wait, under the lock. That is dropped from list to list, as there may be
+    /// many of them: those that begin or end meanwhile may be missed.
     fn for_each(&self, mut f: impl FnMut(&Wait)) {
-        let graph = self.graph.lock();
-
-        for wait in graph.kin.iter() {
+        for wait in self.graph.lock().kin.iter() {
             f(&wait);
         }
-        for wait in graph.strangers.iter().flat_map(List::iter) {
-            f(&wait);
+        for bucket in 0..STRANGERS {
+            let graph = self.graph.lock();
+
+            for wait in graph.strangers.get(bucket).into_iter().flat_map(List::iter) {
+                f(&wait);
+            }
         }
     }
 
@@ -678,18 +702,13 @@ mod tests {
     fn caller(pid: Pid) -> Caller {
         Caller {
             pid,
+            bucket: fold(pid as u64),
             ..Caller::current()
         }
     }
 
-    fn load(owner: Pid, is_over: bool) -> Result<Arc<dyn Awaited>> {
-        Ok(Arc::new(
-            Load {
-                owner: caller(owner),
-                is_over,
-            },
-            GFP_KERNEL,
-        )?)
+    fn load(owner: Caller, is_over: bool) -> Result<Arc<dyn Awaited>> {
+        Ok(Arc::new(Load { owner, is_over }, GFP_KERNEL)?)
     }
 
     fn waits() -> Result<Arc<Waits>> {
@@ -713,6 +732,7 @@ mod tests {
                 target,
                 seen: Atomic::new(0),
                 via: Atomic::new(0),
+                via_bucket: Atomic::new(0),
                 open: Atomic::new(0),
                 links <- ListLinks::new(),
             }),
@@ -723,7 +743,7 @@ mod tests {
     #[test]
     fn a_wait_for_oneself_is_refused() -> Result {
         let waits = waits()?;
-        let own = current!().pid();
+        let own = Caller::current();
 
         assert_eq!(
             waits
@@ -743,7 +763,11 @@ mod tests {
     #[test]
     fn a_wait_for_a_task_that_runs_is_not() -> Result {
         let waits = waits()?;
-        let wait = waits.begin(load(current!().pid() + 1, false)?, Leave::Signal, &|_| None)?;
+        let wait = waits.begin(
+            load(caller(current!().pid() + 1), false)?,
+            Leave::Signal,
+            &|_| None,
+        )?;
 
         assert!(!is_empty(&waits));
         drop(wait);
@@ -757,19 +781,22 @@ mod tests {
         let mut graph = KBox::new(Graph::new(), GFP_KERNEL)?;
 
         for pid in 1..len {
-            let target = Target::Owner(load(pid + 1, false)?, Leave::Signal);
+            let target = Target::Owner(load(caller(pid + 1), false)?, Leave::Signal);
             graph.add(wait(pid, target)?);
         }
-        let last = wait(len, Target::Owner(load(end, false)?, Leave::Signal))?;
+        let last = wait(len, Target::Owner(load(caller(end), false)?, Leave::Signal))?;
         let start = last.clone_arc();
         graph.add(last);
         let circle = graph.circle(&start);
 
         let text = circle
-            .map(|circle| CString::try_from_fmt(fmt!("{}", Shown(&circle, &|_| None))))
+            .map(|circle| {
+                CString::try_from_fmt(fmt!("{}", Shown(&circle, &circle.names(&|_| None))))
+            })
             .transpose();
         for pid in 1..=len {
-            graph.find(pid).and_then(|wait| graph.remove(&wait));
+            let wait = graph.wait_of(&caller(pid));
+            wait.and_then(|wait| graph.remove(&wait));
         }
         text
     }
@@ -779,7 +806,7 @@ mod tests {
         assert!(chain(1, 1)?.is_some());
         assert!(chain(2, 1)?.is_some());
         let text = chain(1000, 1)?.ok_or(ENOENT)?;
-        assert!(text.to_bytes().ends_with(b"; 988 more"));
+        assert!(text.to_bytes().starts_with(b"; of 1000 tasks; "));
         // Task 3 does not wait.
         assert!(chain(2, 3)?.is_none());
         Ok(())
@@ -793,13 +820,14 @@ mod tests {
         for (pid, owner) in [(1, 2), (2, 1), (3, 1)] {
             graph.add(wait(
                 pid,
-                Target::Owner(load(owner, false)?, Leave::Signal),
+                Target::Owner(load(caller(owner), false)?, Leave::Signal),
             )?);
         }
-        let start = graph.find(3).ok_or(ENOENT)?;
+        let start = graph.wait_of(&caller(3)).ok_or(ENOENT)?;
         assert!(graph.circle(&start).is_none());
         for pid in 1..=3 {
-            graph.find(pid).and_then(|wait| graph.remove(&wait));
+            let wait = graph.wait_of(&caller(pid));
+            wait.and_then(|wait| graph.remove(&wait));
         }
         Ok(())
     }

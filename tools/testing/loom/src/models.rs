@@ -155,7 +155,7 @@ fn model_of_three(f: impl Fn() + Sync + Send + 'static) {
 
 fn spawn<T: 'static>(
     world: &Arc<World>,
-    f: impl FnOnce(&World) -> T + 'static,
+    f: impl FnOnce(&Arc<World>) -> T + 'static,
 ) -> thread::JoinHandle<T> {
     let world = world.clone();
 
@@ -367,6 +367,41 @@ fn circle_through_a_helper() {
             owner.complete(1);
         }
         assert_ne!(waiter.join().unwrap(), REFUSED);
+        world.assert_empty();
+    });
+}
+
+/// A wait that is refused is none: its task goes on, and others may wait for what that loads.
+#[test]
+fn refused_wait_is_none() {
+    model_with_preemptions(3, || {
+        let world = World::new();
+        let Role::Owner(owner) = world.table.enter(&World::key(0), Caller::current()) else {
+            unreachable!()
+        };
+        let ticket = world.waits.begin_helper(Name::new(b"alias"));
+        let helper = spawn(&world, move |world| {
+            Task::become_helper();
+            world.waits.helper_started(ticket);
+            let Role::Owner(owner) = world.table.enter(&World::key(1), Caller::current()) else {
+                unreachable!()
+            };
+            let parent = Task::clone(&Task::current());
+            let child = spawn(world, |world| {
+                Task::become_child_of(parent);
+                world.load(1, 2)
+            });
+
+            assert_eq!(world.load(0, 3), REFUSED);
+            world.keys[1].1.fetch_or(1 << 1, SeqCst);
+            owner.complete(1);
+            assert!(succeeded(child.join().unwrap()));
+        });
+
+        helper.join().unwrap();
+        world.waits.end_helper(ticket);
+        world.keys[0].1.fetch_or(1 << 1, SeqCst);
+        owner.complete(1);
         world.assert_empty();
     });
 }

@@ -59,6 +59,11 @@ impl Task {
         self.pid
     }
 
+    /// Tells it from others, as its address does.
+    pub fn as_ptr(&self) -> *mut () {
+        core::ptr::without_provenance_mut(self.pid as usize)
+    }
+
     pub fn comm(&self) -> [u8; TASK_COMM_LEN] {
         [0; TASK_COMM_LEN]
     }
