@@ -47,6 +47,7 @@ int module_wait_finished(const char *name);
 int module_dedup_modprobe(char *module_name, bool wait);
 /* Reports a duplicate request_module(). */
 void module_dedup_warn_duplicate(const char *module_name);
+void module_dedup_audit(const char *module_name);
 loff_t module_dedup_file_size(const struct file *file);
 /* Whether all the bytes could be read. */
 bool module_dedup_read(struct file *file, loff_t pos, void *to, size_t len);

@@ -199,6 +199,9 @@ impl Load {
                     SAVED.left.add(1, Relaxed);
                 }
             })?;
+        if self.claim.is_none() {
+            SAVED.alone.add(1, Relaxed);
+        }
         self.name = Some(name);
         Ok(())
     }
@@ -208,6 +211,13 @@ impl Load {
 /// not refused.
 fn is_duplicate(err: Error) -> bool {
     err != EINTR && err != EDEADLK
+}
+
+/// Records for the audit that a load of the module `name` was tried. For those that reach it, the
+/// loader does that.
+fn audit(name: &Name) {
+    // SAFETY: The name ends with a NUL.
+    unsafe { bindings::module_dedup_audit(name.as_ptr()) };
 }
 
 /// Tells that a load is refused with `err`, because there is a module of that name.
@@ -271,6 +281,7 @@ fn load_first(
                 if is_duplicate(err) {
                     SAVED.bytes_never_allocated.add(source.size(), Relaxed);
                 }
+                audit(&name);
                 if let Some(claim) = this.claim {
                     claim.complete(err.to_errno());
                 }
@@ -319,6 +330,7 @@ fn load_compressed(
         if let Some(err) = exists::refusal_now(&name) {
             SAVED.late.add(1, Relaxed);
             SAVED.bytes_never_allocated.add(file.size(), Relaxed);
+            audit(&name);
             return refuse_late(&name, err).to_errno();
         }
     }
@@ -327,6 +339,10 @@ fn load_compressed(
     if result == 0 {
         if let (Some(name), Some(id)) = (name, id) {
             dedup.origins.remember(&name, &id);
+            // If it is on its way out again, it may have been forgotten before that.
+            if exists::refusal_now(&name) != Some(EEXIST) {
+                dedup.origins.forget(&name);
+            }
         }
     }
     result
@@ -394,6 +410,10 @@ pub unsafe extern "C" fn module_dedup_load_file(
                     }
                 };
 
+                // That the owner would have waited for itself says nothing about this load.
+                if result == EDEADLK.to_errno() {
+                    continue;
+                }
                 if !is_full() || other.key().is_same_load(&key) {
                     SAVED.same_file.add(1, Relaxed);
                     SAVED.bytes_never_allocated.add(file.size(), Relaxed);

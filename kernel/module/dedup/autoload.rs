@@ -40,10 +40,7 @@ use crate::{
         Name,
         Request, //
     },
-    stats::{
-        Events,
-        SAVED, //
-    },
+    stats::SAVED,
     waits::{
         Caller,
         Leave,
@@ -152,23 +149,24 @@ impl Requests {
     ) -> c_int {
         let killed = ERESTARTSYS.to_errno();
         let mut duplicate = Some(duplicate);
-        let mut is_duplicate_of = |counter: &Events| {
-            counter.add(1, Relaxed);
-            if let Some(report) = duplicate.take() {
-                report();
+        let mut report = || {
+            if let Some(duplicate) = duplicate.take() {
+                duplicate();
             }
         };
 
         loop {
             if self.replays(&name) {
-                is_duplicate_of(&SAVED.requests_replayed);
+                report();
+                SAVED.requests_replayed.add(1, Relaxed);
                 return 0;
             }
             if !wait {
                 if self.in_flight.find(&Request(name)).is_none() {
                     return modprobe();
                 }
-                is_duplicate_of(&SAVED.requests_joined);
+                report();
+                SAVED.requests_joined.add(1, Relaxed);
                 return 0;
             }
 
@@ -183,10 +181,13 @@ impl Requests {
                     return owner.complete(result);
                 }
                 Role::Waiter(request) => {
-                    is_duplicate_of(&SAVED.requests_joined);
+                    report();
                     match Pending::wait(&request, waits, Leave::FatalSignal, name_of) {
                         Ok(result) if result == killed => (),
-                        Ok(result) => return result,
+                        Ok(result) => {
+                            SAVED.requests_joined.add(1, Relaxed);
+                            return result;
+                        }
                         Err(err) if err == EINTR => return killed,
                         Err(err) => return err.to_errno(),
                     }

@@ -50,23 +50,19 @@ pub(crate) fn claim<'a>(
         Role::Waiter(load) => {
             let name_of = |owner: &Caller| claimed_by(names, owner);
 
-            Err(refusal(Pending::wait(
-                &load,
-                waits,
-                Leave::Signal,
-                &name_of,
-            )?))
+            let result = Pending::wait(&load, waits, Leave::Signal, &name_of)?;
+            Err(refusal(name, result))
         }
         Role::Alone => Ok(None),
     }
 }
 
-/// What becomes of whoever waited for a load of the same name, which returned `result`.
+/// What becomes of whoever waited for a load of `name`, which returned `result`.
 ///
-/// A load that fails with `EEXIST` found the module live: it is there for whoever waited as well.
-/// No init function can fail with that, see do_init_module().
-fn refusal(result: c_int) -> Error {
-    if result == 0 || result == EEXIST.to_errno() {
+/// A load that fails with `EEXIST` mostly found the module live: then it is there for whoever waited
+/// as well. But a parameter, a notifier or sysfs may have failed with that.
+fn refusal(name: &Name, result: c_int) -> Error {
+    if result == 0 || (result == EEXIST.to_errno() && refusal_now(name) == Some(EEXIST)) {
         EEXIST
     } else {
         EBUSY
@@ -125,8 +121,12 @@ impl Modules {
         let module =
             unsafe { bindings::find_module_all(name.as_ptr(), name.as_bytes().len(), true) };
 
-        // SAFETY: What is in the list is valid, and stays there while `module_mutex` is held.
-        unsafe { module.as_ref() }.map(|module| module.state)
+        if module.is_null() {
+            return None;
+        }
+        // SAFETY: What is in the list is valid, and stays there while `module_mutex` is held. The
+        // state is a word that may change nevertheless: either value was right a moment ago.
+        Some(unsafe { (&raw const (*module).state).read_volatile() })
     }
 
     /// Calls `f` while `module_mutex` is not held.
@@ -204,9 +204,11 @@ mod tests {
 
     #[test]
     fn waiters_learn_whether_the_module_is_there() {
-        assert_eq!(refusal(0), EEXIST);
-        assert_eq!(refusal(EEXIST.to_errno()), EEXIST);
-        assert_eq!(refusal(ENOEXEC.to_errno()), EBUSY);
+        let name = Name::new(b"there is no such module");
+
+        assert_eq!(refusal(&name, 0), EEXIST);
+        assert_eq!(refusal(&name, EEXIST.to_errno()), EBUSY);
+        assert_eq!(refusal(&name, ENOEXEC.to_errno()), EBUSY);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 #define pr_fmt(fmt) "module: " fmt
 
+#include <linux/audit.h>
 #include <linux/bug.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
@@ -76,6 +77,11 @@ void module_dedup_warn_duplicate(const char *module_name)
 		WARN(1, "module-autoload: duplicate request for module %s\n", module_name);
 	else
 		pr_warn("module-autoload: duplicate request for module %s\n", module_name);
+}
+
+void module_dedup_audit(const char *module_name)
+{
+	audit_log_kern_module(module_name);
 }
 
 loff_t module_dedup_file_size(const struct file *file)
