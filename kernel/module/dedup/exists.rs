@@ -59,8 +59,8 @@ pub(crate) fn claim<'a>(
 
 /// What becomes of whoever waited for a load of `name`, which returned `result`.
 ///
-/// A load that fails with `EEXIST` mostly found the module live: then it is there for whoever waited
-/// as well. But a parameter, a notifier or sysfs may have failed with that.
+/// A load that fails with `EEXIST` mostly found the module live: then it is there for whoever
+/// waited as well. But a parameter, a notifier or sysfs may have failed with that.
 fn refusal(name: &Name, result: c_int) -> Error {
     if result == 0 || (result == EEXIST.to_errno() && refusal_now(name) == Some(EEXIST)) {
         EEXIST

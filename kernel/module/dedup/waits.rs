@@ -115,7 +115,7 @@ impl fmt::Display for Caller {
 /// Finds the name of the module that a task loads, if that is known.
 pub(crate) type NameOf<'a> = &'a dyn Fn(&Caller) -> Option<Name>;
 
-/// A task, and what it loads. That is found before it is written: in printk(), no lock may be taken.
+/// A task, and what it loads, found before it is written: in printk(), no lock may be taken.
 pub(crate) struct Named<'a>(pub(crate) &'a Caller, pub(crate) Option<Name>);
 
 impl fmt::Display for Named<'_> {

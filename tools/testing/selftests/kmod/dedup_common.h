@@ -244,7 +244,7 @@ static inline void set_name(const struct image *image, const struct image *copy,
 	memcpy(at, name, strlen(name));
 }
 
-/* Gives it another symbol to export as well, because no two live modules may export the same one. */
+/* Gives it another symbol to export: no two live modules may export the same one. */
 static inline void set_symbol(const struct image *copy, const char *symbol)
 {
 	struct elf64_shdr *strings = find_section(copy, "__ksymtab_strings");
