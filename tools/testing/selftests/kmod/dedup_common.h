@@ -169,13 +169,6 @@ static inline void use_own_tmp(void)
 		ksft_exit_fail_msg("/tmp: %s\n", strerror(errno));
 }
 
-/* The same on a disk, which is in memory; false if there is none. */
-static inline bool mount_xfs(void)
-{
-	return !system("modprobe -q xfs && mkfs.xfs -q -f /dev/ram0") &&
-	       !mount("/dev/ram0", "/tmp", "xfs", 0, NULL);
-}
-
 /* The most that a block of zstd holds is twice as much. */
 #define ZSTD_BLOCK	(64UL << 10)
 

@@ -844,26 +844,6 @@ static void test_loads(void)
 	test_faults("init_module, waiter", memory_waiter, 3);
 }
 
-/* A compressed file on a file system by which it can be remembered. */
-static void test_remembered(const struct image *frame)
-{
-	char *elsewhere = compressed_file;
-	int i;
-
-	if (!mount_xfs()) {
-		for (i = 0; i < 4; i++)
-			ksft_test_result_skip("needs XFS on /dev/ram0, and mkfs.xfs\n");
-		return;
-	}
-	compressed_file = write_image(frame);
-	test_faults("finit_module, compressed on XFS, alone", compressed_alone, 3);
-	test_faults("finit_module, compressed on XFS, late", compressed_late, 1);
-	unlink(compressed_file);
-	free(compressed_file);
-	compressed_file = elsewhere;
-	umount2("/tmp", MNT_DETACH);
-}
-
 int main(int argc, char **argv)
 {
 	struct image frame;
@@ -895,9 +875,8 @@ int main(int argc, char **argv)
 	must_unload(MODULE_NAME);
 	kernel_log = open_log();
 
-	ksft_set_plan(2 * 15 + 1);
+	ksft_set_plan(2 * 13 + 1);
 	test_loads();
-	test_remembered(&frame);
 	test_requests(argv);
 	restore_settings();
 	ksft_finished();
