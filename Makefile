@@ -69,6 +69,6 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\): ## /\1\t/p' Makefile | expand -t 12
 	@echo
 	@echo 'VARIANT=rust (default), c (pristine source), off (patched, switched off), debug,'
-	@echo '    lean (rust without MODULE_DEBUG_AUTOLOAD_DUPS)'
+	@echo '    lean (rust without MODULE_DEBUG_AUTOLOAD_DUPS and SCHEDSTATS)'
 	@echo 'KSRC=dir: use that Linux 7.3.y tree; ACCEL=auto|kvm|tcg: of QEMU'
 	@echo 'CPUS=4 MEM=4G: of the guest'
