@@ -53,6 +53,27 @@ step()
 	printf '%5d s\n' $((SECONDS - start)) >&2
 }
 
+# beside COMMAND... - starts it in the background; its number is $!. What still runs of
+# it ends with this script: it is a process group, because an interrupt at the terminal
+# does not reach what is in the background.
+beside()
+{
+	set -m
+	"$@" &
+	set +m
+	trap end_beside EXIT
+	trap 'exit 130' INT TERM HUP
+}
+
+end_beside()
+{
+	local group
+
+	jobs -pr | while read -r group; do
+		kill -- "-$group" 2>/dev/null || :
+	done
+}
+
 # at_least FOUND WANTED - compares version numbers.
 at_least()
 {
