@@ -101,6 +101,9 @@ need_space()
 		die "$1 has $free GiB free and $2 GiB are needed: make room (XDG_CACHE_HOME moves the cache)"
 }
 
+# MODULE_DEDUP_BUILT says that a script that called this one has built everything: kernel,
+# programs and tree have nothing to do then, and need not wait for each other.
+
 # Lets one script at a time change what is cached and built. Scripts that this
 # one calls are under its lock.
 exclusive()
