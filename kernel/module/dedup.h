@@ -71,6 +71,7 @@ void module_dedup_debugfs_init(struct dentry *dir);
 #ifdef CONFIG_MODULE_DEDUP_RUST
 void module_dedup_init(void);
 int module_dedup_claim(struct module_dedup_load *load, const char *name);
+void module_dedup_before_unload(void);
 void module_dedup_unloading(const char *name);
 void *module_dedup_helper_begin(const char *module_name);
 int module_dedup_helper_started(struct subprocess_info *info, struct cred *new);
@@ -82,6 +83,7 @@ static inline int module_dedup_claim(struct module_dedup_load *load, const char 
 	return 0;
 }
 
+static inline void module_dedup_before_unload(void) { }
 static inline void module_dedup_unloading(const char *name) { }
 
 static inline void *module_dedup_helper_begin(const char *module_name)

@@ -37,7 +37,6 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::ordering::Relaxed,
-        Arc,
         SetOnce, //
     },
     uaccess::UserPtr, //
@@ -56,10 +55,12 @@ use image::{
     UserMemory, //
 };
 use key::{
+    Args,
     FileKey,
     Key,
     Name,
     Subject,
+    Verdict,
     MODULE_NAME_LEN, //
 };
 use origin::Origins;
@@ -168,14 +169,15 @@ fn is_full() -> bool {
 /// A load, as it goes through C: `struct module_dedup_load`.
 struct Load {
     caller: Caller,
-    /// The arguments of the module, with their NUL.
-    args: Option<Arc<KVec<u8>>>,
+    args: Args,
     /// The name of the module, once it is known.
     name: Option<Name>,
     /// The claim on it.
     claim: Option<Owner<'static, Name>>,
     /// What counts the load if another one of its name is pending.
     refused: &'static Events,
+    /// Whether it was refused a wait, or a signal took it from one: it has not been tried.
+    has_left: bool,
     /// Whether it was counted as one that was refused, or that left.
     is_counted: bool,
 }
@@ -196,6 +198,7 @@ impl Load {
                     self.refused.add(1, Relaxed);
                     trace::refused(Subject::Module(name), trace::Reason::Pending, *err);
                 } else {
+                    self.has_left = true;
                     SAVED.left.add(1, Relaxed);
                 }
             })?;
@@ -244,24 +247,45 @@ const FROM_MEMORY: Counters = Counters {
     live: &SAVED.from_memory,
 };
 
+/// How a load ended.
+struct Ended {
+    result: c_int,
+    /// The name of the module, if it became known and the load came as far as C.
+    name: Option<Name>,
+    /// See [`Load::has_left`].
+    has_left: bool,
+}
+
+impl Ended {
+    /// That of a load which was refused before it reached C.
+    fn refused(err: Error) -> Self {
+        Self {
+            result: err.to_errno(),
+            name: None,
+            has_left: !is_duplicate(err),
+        }
+    }
+}
+
 /// Calls `load` with a load to hand through C, unless a module of the same name is there or on its
 /// way: then refuses before anything of the size of the image is allocated. Whose name cannot be
 /// peeked is not refused here.
 ///
-/// Completes what the load came to own. Returns the result, and the name if it is known.
+/// Completes what the load came to own.
 fn load_first(
     caller: Caller,
-    args: Option<Arc<KVec<u8>>>,
+    args: Args,
     counters: Counters,
     source: &mut impl Source,
     load: impl FnOnce(*mut bindings::module_dedup_load) -> c_int,
-) -> (c_int, Option<Name>) {
+) -> Ended {
     let mut this = Load {
         caller,
         args,
         name: None,
         claim: None,
         refused: counters.pending,
+        has_left: false,
         is_counted: false,
     };
 
@@ -285,7 +309,7 @@ fn load_first(
                 if let Some(claim) = this.claim {
                     claim.complete(err.to_errno());
                 }
-                return (err.to_errno(), None);
+                return Ended::refused(err);
             }
         }
     }
@@ -297,17 +321,21 @@ fn load_first(
     if let Some(claim) = this.claim {
         claim.complete(result);
     }
-    (result, this.name)
+    Ended {
+        result,
+        name: this.name,
+        has_left: this.has_left,
+    }
 }
 
 /// The same for a compressed file, whose name cannot be peeked: what is known is whether a live
 /// module came from it.
 fn load_compressed(
     caller: Caller,
-    args: Option<Arc<KVec<u8>>>,
+    args: Args,
     mut file: File,
     load: impl FnOnce(*mut bindings::module_dedup_load) -> c_int,
-) -> c_int {
+) -> Ended {
     struct Compressed;
 
     impl Source for Compressed {
@@ -321,7 +349,7 @@ fn load_compressed(
     }
 
     let Some(dedup) = DEDUP.as_ref().filter(|_| is_full()) else {
-        return load_first(caller, args, FROM_FILE, &mut file, load).0;
+        return load_first(caller, args, FROM_FILE, &mut file, load);
     };
     // Before it is read: what changes after this is another file.
     let id = file.id();
@@ -331,13 +359,13 @@ fn load_compressed(
             SAVED.late.add(1, Relaxed);
             SAVED.bytes_never_allocated.add(file.size(), Relaxed);
             audit(&name);
-            return refuse_late(&name, err).to_errno();
+            return Ended::refused(refuse_late(&name, err));
         }
     }
-    let (result, name) = load_first(caller, args, FROM_FILE, &mut Compressed, load);
+    let ended = load_first(caller, args, FROM_FILE, &mut Compressed, load);
 
-    if result == 0 {
-        if let (Some(name), Some(id)) = (name, id) {
+    if ended.result == 0 {
+        if let (Some(name), Some(id)) = (ended.name, id) {
             dedup.origins.remember(&name, &id);
             // If it is on its way out again, it may have been forgotten before that.
             if exists::refusal_now(&name) != Some(EEXIST) {
@@ -345,7 +373,7 @@ fn load_compressed(
             }
         }
     }
-    result
+    ended
 }
 
 /// Loads a module from `file`, or waits for the load of the same inode that is in flight.
@@ -353,7 +381,7 @@ fn load_compressed(
 /// Returns what `init_module_from_file()` returned to whoever called it: 0 or a negative errno;
 /// `-EINTR` if a signal ended the wait, or `-EDEADLK` if it would never have ended. Whoever waited
 /// for a load with other flags or arguments fails with `-EEXIST` if that succeeded, and loads the
-/// module itself if it failed.
+/// module itself if it failed; and so it does if that load left its own wait for the name.
 ///
 /// Sleeps. To be called without locks.
 ///
@@ -387,19 +415,26 @@ pub unsafe extern "C" fn module_dedup_load_file(
         if flags & bindings::MODULE_INIT_COMPRESSED_FILE as c_int != 0 {
             load_compressed(caller, args, file, load)
         } else {
-            load_first(caller, args, FROM_FILE, &mut { file }, load).0
+            load_first(caller, args, FROM_FILE, &mut { file }, load)
         }
     };
     let Some(dedup) = DEDUP.as_ref() else {
-        return load();
+        return load().result;
     };
 
     if !is_full() && mode() != bindings::module_dedup_mode_MODULE_DEDUP_INODE {
-        return load();
+        return load().result;
     }
     loop {
         match dedup.files.enter(&key, caller) {
-            Role::Owner(owner) => return owner.complete(load()),
+            Role::Owner(owner) => {
+                let ended = load();
+
+                if !ended.has_left {
+                    owner.complete(ended.result);
+                }
+                return ended.result;
+            }
             Role::Waiter(other) => {
                 let name_of = |owner: &Caller| exists::claimed_by(&dedup.names, owner);
                 let result = match Pending::wait(&other, &dedup.waits, Leave::Signal, &name_of) {
@@ -410,26 +445,24 @@ pub unsafe extern "C" fn module_dedup_load_file(
                     }
                 };
 
-                // That the owner would have waited for itself says nothing about this load.
-                if result == EDEADLK.to_errno() {
-                    continue;
-                }
-                if !is_full() || other.key().is_same_load(&key) {
-                    SAVED.same_file.add(1, Relaxed);
-                    SAVED.bytes_never_allocated.add(file.size(), Relaxed);
-                    return result;
-                }
-                // That it failed with its own arguments says nothing about these.
-                if result == 0 {
-                    SAVED.same_name.add(1, Relaxed);
-                    SAVED.bytes_never_allocated.add(file.size(), Relaxed);
-                    trace::refused(key.subject(), trace::Reason::Pending, EEXIST);
-                    return EEXIST.to_errno();
+                match key.verdict(other.key(), result, !is_full()) {
+                    Verdict::Share(result) => {
+                        SAVED.same_file.add(1, Relaxed);
+                        SAVED.bytes_never_allocated.add(file.size(), Relaxed);
+                        return result;
+                    }
+                    Verdict::Exists => {
+                        SAVED.same_name.add(1, Relaxed);
+                        SAVED.bytes_never_allocated.add(file.size(), Relaxed);
+                        trace::refused(key.subject(), trace::Reason::Pending, EEXIST);
+                        return EEXIST.to_errno();
+                    }
+                    Verdict::Again => (),
                 }
             }
             Role::Alone => {
                 SAVED.alone.add(1, Relaxed);
-                return load();
+                return load().result;
             }
         }
     }
@@ -461,10 +494,11 @@ pub unsafe extern "C" fn module_dedup_load_memory(
         // SAFETY: C hands `load` back while it exists, which is during this call.
         unsafe { bindings::init_module_from_memory(umod, len, uargs, load) }
     })
-    .0
+    .result
 }
 
-/// The arguments of the module that is loaded: a string that lives as long as the load.
+/// The arguments of the module that is loaded: a string that lives as long as the load, or null if
+/// they have to be copied from user space yet.
 ///
 /// # Safety
 ///
@@ -476,9 +510,11 @@ pub unsafe extern "C" fn module_dedup_args(
     // SAFETY: `load` is a `Load` of load_first(), which waits for C to return.
     let load = unsafe { &*load.cast::<Load>() };
 
-    load.args
-        .as_ref()
-        .map_or(c"".as_char_ptr(), |args| args.as_ptr().cast())
+    match &load.args {
+        Args::Empty => c"".as_char_ptr(),
+        Args::Copied(args) => args.as_ptr().cast(),
+        Args::Uncopied => ptr::null(),
+    }
 }
 
 /// Reads a name from an array of C.
@@ -540,8 +576,6 @@ pub unsafe extern "C" fn module_patient_check_exists(
     name: *const c_char,
     reason: bindings::fail_dup_mod_reason,
 ) -> c_int {
-    // SAFETY: By the requirements of this function.
-    let name = unsafe { name_from_array(name) };
     let reason = if reason == bindings::fail_dup_mod_reason_FAIL_DUP_MOD_LOAD {
         Reason::Load
     } else {
@@ -553,6 +587,14 @@ pub unsafe extern "C" fn module_patient_check_exists(
     }
     // SAFETY: The caller holds the mutex.
     let mut modules = unsafe { exists::Modules::held() };
+
+    // Mostly there is none, which is told without a copy of the name.
+    // SAFETY: By the requirements of this function.
+    if !unsafe { modules.has(name) } {
+        return 0;
+    }
+    // SAFETY: By the requirements of this function.
+    let name = unsafe { name_from_array(name) };
 
     let checked = exists::check(&mut modules, &name, || {
         if let Some(dedup) = DEDUP.as_ref() {
@@ -566,7 +608,20 @@ pub unsafe extern "C" fn module_patient_check_exists(
     }
 }
 
-/// Tells that the module of that name begins to unload.
+/// Tells that a module is about to unload, if it can.
+///
+/// # Safety
+///
+/// None of the caller's concern; the `#[export]` annotation requires `unsafe`. To be called before
+/// anyone can see it, under `module_mutex`.
+#[export]
+pub unsafe extern "C" fn module_dedup_before_unload() {
+    if let Some(dedup) = DEDUP.as_ref() {
+        dedup.requests.unloading();
+    }
+}
+
+/// Tells that the module of that name begins to unload, and is seen to.
 ///
 /// # Safety
 ///
@@ -574,7 +629,6 @@ pub unsafe extern "C" fn module_patient_check_exists(
 #[export]
 pub unsafe extern "C" fn module_dedup_unloading(name: *const c_char) {
     if let Some(dedup) = DEDUP.as_ref() {
-        dedup.requests.unloading();
         // SAFETY: By the requirements of this function.
         dedup.origins.forget(&unsafe { name_from_array(name) });
     }

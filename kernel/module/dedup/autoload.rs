@@ -102,7 +102,8 @@ pub(crate) struct Requests {
     done: SpinLock<List<Done>>,
     /// How many modules have begun to unload. A request names an alias, which may stand for any
     /// module and those that it needs, so that any unload ends the replays of all that went before.
-    /// It orders nothing: whoever knows of an unload has synchronized with it elsewhere.
+    /// It orders nothing: whoever knows of an unload has synchronized with it elsewhere, by the
+    /// state or the reference count of the module.
     unloads: Atomic<u32>,
 }
 
@@ -120,7 +121,8 @@ impl Requests {
         &self.in_flight
     }
 
-    /// To be called when a module begins to unload, before anyone can see it.
+    /// To be called when a module is about to unload, before anyone can see it. That it stays after
+    /// all does no harm.
     pub(crate) fn unloading(&self) {
         self.unloads.add(1_u32, Relaxed);
     }
@@ -178,13 +180,17 @@ impl Requests {
                     if result == 0 {
                         self.remember(name, unloads);
                     }
-                    return owner.complete(result);
+                    // Whoever waited did not get that signal.
+                    if result != killed {
+                        owner.complete(result);
+                    }
+                    return result;
                 }
                 Role::Waiter(request) => {
                     report();
                     match Pending::wait(&request, waits, Leave::FatalSignal, name_of) {
-                        Ok(result) if result == killed => (),
-                        Ok(result) => {
+                        Ok(None) => (),
+                        Ok(Some(result)) => {
                             SAVED.requests_joined.add(1, Relaxed);
                             return result;
                         }
@@ -199,8 +205,9 @@ impl Requests {
 
     /// Whether a request of `name` has succeeded lately, and nothing was unloaded since it began.
     fn replays(&self, name: &Name) -> bool {
+        let now = Instant::now();
         let mut done = self.done.lock();
-        let forgotten = self.forget(&mut done);
+        let forgotten = self.forget(&mut done, now);
         let found = done.iter().any(|request| request.name == *name);
 
         drop(done);
@@ -213,8 +220,9 @@ impl Requests {
         let Ok(request) = Done::new(name, unloads) else {
             return;
         };
+        let now = Instant::now();
         let mut done = self.done.lock();
-        let forgotten = self.forget(&mut done);
+        let forgotten = self.forget(&mut done, now);
 
         done.push_front(request);
         drop(done);
@@ -223,7 +231,7 @@ impl Requests {
 
     /// Takes out what answers no more, and so much that there is room for another one. Returns it,
     /// for the caller to free without the lock.
-    fn forget(&self, done: &mut List<Done>) -> List<Done> {
+    fn forget(&self, done: &mut List<Done>, now: Instant<Monotonic>) -> List<Done> {
         let unloads = self.unloads.load(Relaxed);
         let mut forgotten = List::new();
         let mut kept = 0;
@@ -231,7 +239,7 @@ impl Requests {
 
         while let Some(request) = cursor.peek_next() {
             if request.unloads != unloads
-                || request.at.elapsed() >= REPLAY
+                || now - request.at >= REPLAY
                 || kept == MAX_REPLAYS - 1
             {
                 forgotten.push_front(request.remove());

@@ -22,7 +22,10 @@ use crate::{
         Role,
         Table, //
     },
-    key::Name,
+    key::{
+        Name,
+        MODULE_NAME_LEN, //
+    },
     waits::{
         Awaited,
         Caller,
@@ -36,7 +39,10 @@ use crate::{
 /// of modules has to do (invariant 4).
 ///
 /// If the name is claimed, waits for that load: fails with `EEXIST` if it succeeded, `EBUSY` if it
-/// failed, `EINTR` if a signal came first, `EDEADLK` if that load waits for `caller`.
+/// failed, `EINTR` if a signal came first, `EDEADLK` if that load waits for `caller`. Does not wait
+/// if the module is live: what its load still does then, as to wait for work that its init function
+/// has started, can take long and makes no difference. Claims anew if that load turned out to be of
+/// another module.
 ///
 /// Sleeps. To be called without locks.
 pub(crate) fn claim<'a>(
@@ -45,24 +51,30 @@ pub(crate) fn claim<'a>(
     name: &Name,
     caller: Caller,
 ) -> Result<Option<Owner<'a, Name>>> {
-    match names.enter(name, caller) {
-        Role::Owner(owner) => Ok(Some(owner)),
-        Role::Waiter(load) => {
-            let name_of = |owner: &Caller| claimed_by(names, owner);
+    let name_of = |owner: &Caller| claimed_by(names, owner);
 
-            let result = Pending::wait(&load, waits, Leave::Signal, &name_of)?;
-            Err(refusal(name, result))
+    loop {
+        match names.enter(name, caller) {
+            Role::Owner(owner) => return Ok(Some(owner)),
+            Role::Waiter(load) => {
+                if refusal_now(name) == Some(EEXIST) {
+                    return Err(EEXIST);
+                }
+                if let Some(result) = Pending::wait(&load, waits, Leave::Signal, &name_of)? {
+                    return Err(refusal(name, result));
+                }
+            }
+            Role::Alone => return Ok(None),
         }
-        Role::Alone => Ok(None),
     }
 }
 
 /// What becomes of whoever waited for a load of `name`, which returned `result`.
 ///
-/// A load that fails with `EEXIST` mostly found the module live: then it is there for whoever
-/// waited as well. But a parameter, a notifier or sysfs may have failed with that.
+/// A load that fails may have found the module live, or left while another one brought it there:
+/// then it is there for whoever waited as well.
 fn refusal(name: &Name, result: c_int) -> Error {
-    if result == 0 || (result == EEXIST.to_errno() && refusal_now(name) == Some(EEXIST)) {
+    if result == 0 || refusal_now(name) == Some(EEXIST) {
         EEXIST
     } else {
         EBUSY
@@ -115,11 +127,33 @@ impl Modules {
         Self(())
     }
 
+    /// Finds the module of that name, or returns null.
+    ///
+    /// # Safety
+    ///
+    /// `name` must point to [`MODULE_NAME_LEN`] bytes that can be read.
+    unsafe fn find(&self, name: *const c_char) -> *mut bindings::module {
+        // SAFETY: By the requirement of this function.
+        let len = unsafe { bindings::strnlen(name, MODULE_NAME_LEN - 1) };
+
+        // SAFETY: `module_mutex` is held, as `self` proves, and the name has so many bytes.
+        unsafe { bindings::find_module_all(name, len, true) }
+    }
+
+    /// Whether there is a module of that name.
+    ///
+    /// # Safety
+    ///
+    /// `name` must point to [`MODULE_NAME_LEN`] bytes that can be read.
+    pub(crate) unsafe fn has(&self, name: *const c_char) -> bool {
+        // SAFETY: By the requirement of this function.
+        !unsafe { self.find(name) }.is_null()
+    }
+
     /// The state of the module of that name, if there is one.
     fn state(&self, name: &Name) -> Option<bindings::module_state> {
-        // SAFETY: `module_mutex` is held, as `self` proves, and the name ends with a NUL.
-        let module =
-            unsafe { bindings::find_module_all(name.as_ptr(), name.as_bytes().len(), true) };
+        // SAFETY: A name has as many bytes.
+        let module = unsafe { self.find(name.as_ptr()) };
 
         if module.is_null() {
             return None;

@@ -7,6 +7,8 @@
 //!
 //! The numbered invariants are listed in the crate's documentation.
 
+use core::ptr;
+
 use kernel::{
     list::{
         impl_list_arc_safe,
@@ -73,10 +75,10 @@ pub(crate) struct Pending<K> {
     /// How old the load was, in seconds, when the log last said who is waited for; or 0. By this,
     /// one of the waiters says it for all of them.
     reported: Atomic<u32>,
-    /// What the owner's load returned. Written once, by the owner, under the lock of the table,
-    /// together with the unlinking; read by waiters without the lock. [`SetOnce`] orders the write
-    /// before any read that sees it.
-    result: SetOnce<c_int>,
+    /// What the owner's load returned, or that the owner left before it had tried. Written once, by
+    /// the owner, under the lock of the table, together with the unlinking; read by waiters without
+    /// the lock. [`SetOnce`] orders the write before any read that sees it.
+    result: SetOnce<Option<c_int>>,
     /// Done once `result` is set.
     #[pin]
     done: Completion,
@@ -124,7 +126,8 @@ impl<K: Key> Pending<K> {
         self.waiters.load(Relaxed)
     }
 
-    /// Waits until the owner's load is over and returns what it returned.
+    /// Waits until the owner's load is over and returns what it returned; [`None`] if the owner left
+    /// before it had tried, so that nothing can be said.
     ///
     /// Fails with `EINTR` if a signal comes first, and with `EDEADLK` at once if that would never
     /// be over, because the owner waits for the caller. `name_of` finds what to tell people.
@@ -139,7 +142,7 @@ impl<K: Key> Pending<K> {
         waits: &Waits,
         leave: Leave,
         name_of: NameOf<'_>,
-    ) -> Result<c_int> {
+    ) -> Result<Option<c_int>> {
         let waiting = waits.begin(this.clone(), leave, name_of)?;
         let begun = Instant::<Monotonic>::now();
         let mut timeout = msecs_to_jiffies(FIRST_REPORT);
@@ -161,7 +164,7 @@ impl<K: Key> Pending<K> {
         trace::done(
             this.subject(),
             this.owner(),
-            result.unwrap_or_else(Error::to_errno),
+            result.map_or_else(Error::to_errno, |result| result.unwrap_or(EAGAIN.to_errno())),
             waited,
         );
         result
@@ -245,12 +248,11 @@ impl<K: Key> Buckets<K> {
     }
 
     fn unlink(&mut self, load: &Pending<K>) -> Option<ListArc<Pending<K>>> {
-        let key = &load.key;
         let mut cursor = self.at(load.bucket).cursor_front();
 
-        while let Some(load) = cursor.peek_next() {
-            if load.key == *key {
-                return Some(load.remove());
+        while let Some(found) = cursor.peek_next() {
+            if ptr::eq::<Pending<K>>(&*found, load) {
+                return Some(found.remove());
             }
             cursor.move_next();
         }
@@ -324,7 +326,7 @@ impl<K: Key> Table<K> {
         Role::Owner(Owner {
             table: self,
             load,
-            result: EINTR.to_errno(),
+            result: None,
         })
     }
 
@@ -347,9 +349,8 @@ impl<K: Key> Table<K> {
 pub(crate) struct Owner<'a, K: Key> {
     table: &'a Table<K>,
     load: Arc<Pending<K>>,
-    /// What the waiters get. Until there is anything better, "try again", in the words that every
-    /// caller of finit_module(2) has to understand anyway.
-    result: c_int,
+    /// What the waiters get: until there is anything better, that they are to start again.
+    result: Option<c_int>,
 }
 
 impl<K: Key> Owner<'_, K> {
@@ -358,7 +359,7 @@ impl<K: Key> Owner<'_, K> {
     /// The result is handed through as it is: what a module's init function made up need not be an
     /// errno.
     pub(crate) fn complete(mut self, result: c_int) -> c_int {
-        self.result = result;
+        self.result = Some(result);
         result
     }
 }
@@ -386,7 +387,10 @@ impl<K: Key> Drop for Owner<'_, K> {
 #[kunit_tests(module_dedup_idempotent)]
 mod tests {
     use super::*;
-    use crate::key::FileKey;
+    use crate::key::{
+        Args,
+        FileKey, //
+    };
     use kernel::{
         sync::atomic::ordering::Full,
         workqueue, //
@@ -401,7 +405,7 @@ mod tests {
         device: 0,
         number: 0,
         flags: 0,
-        args: None,
+        args: Args::Empty,
     };
 
     fn table() -> Result<Arc<Table>> {
@@ -426,7 +430,7 @@ mod tests {
     }
 
     /// Waits for `load`, in a graph of its own.
-    fn wait(load: &Arc<Pending>) -> Result<Result<c_int>> {
+    fn wait(load: &Arc<Pending>) -> Result<Result<Option<c_int>>> {
         let waits = Arc::pin_init(Waits::new(), GFP_KERNEL)?;
 
         Ok(Pending::wait(load, &waits, Leave::Signal, &|_| None))
@@ -443,7 +447,7 @@ mod tests {
         let load = find(&table, &KEY)?;
 
         assert_eq!(owner.complete(-71), -71);
-        assert_eq!(wait(&load)?, Ok(-71));
+        assert_eq!(wait(&load)?, Ok(Some(-71)));
         assert!(is_empty(&table));
         Ok(())
     }
@@ -455,7 +459,7 @@ mod tests {
         let load = find(&table, &KEY)?;
 
         owner.complete(c_int::MIN);
-        assert_eq!(wait(&load)?, Ok(c_int::MIN));
+        assert_eq!(wait(&load)?, Ok(Some(c_int::MIN)));
         Ok(())
     }
 
@@ -469,7 +473,7 @@ mod tests {
         let second = own(&table, &KEY)?;
         second.complete(-17);
         // A load keeps the result of its own owner.
-        assert_eq!(wait(&load)?, Ok(0));
+        assert_eq!(wait(&load)?, Ok(Some(0)));
         assert!(is_empty(&table));
         Ok(())
     }
@@ -481,7 +485,7 @@ mod tests {
         let load = find(&table, &KEY)?;
 
         drop(owner);
-        assert_eq!(wait(&load)?, Ok(EINTR.to_errno()));
+        assert_eq!(wait(&load)?, Ok(None));
         assert!(is_empty(&table));
         Ok(())
     }
@@ -494,7 +498,7 @@ mod tests {
         drop(find(&table, &KEY)?);
         let load = find(&table, &KEY)?;
         owner.complete(3);
-        assert_eq!(wait(&load)?, Ok(3));
+        assert_eq!(wait(&load)?, Ok(Some(3)));
         Ok(())
     }
 
@@ -514,11 +518,11 @@ mod tests {
         let other_load = find(&table, &other)?;
 
         owner.complete(1);
-        assert_eq!(wait(&load)?, Ok(1));
+        assert_eq!(wait(&load)?, Ok(Some(1)));
         // The load that remains is still found.
         drop(find(&table, &other)?);
         other_owner.complete(2);
-        assert_eq!(wait(&other_load)?, Ok(2));
+        assert_eq!(wait(&other_load)?, Ok(Some(2)));
         assert!(is_empty(&table));
         Ok(())
     }
@@ -548,7 +552,7 @@ mod tests {
         };
 
         owner.complete(5);
-        assert_eq!(wait(&load)?, Ok(5));
+        assert_eq!(wait(&load)?, Ok(Some(5)));
         assert!(is_empty(&table));
         Ok(())
     }
@@ -611,7 +615,7 @@ mod tests {
                 }
                 Role::Waiter(load) => {
                     self.came();
-                    wait(&load).map_or(0, |result| result.unwrap_or(0))
+                    wait(&load).map_or(0, |result| result.ok().flatten().unwrap_or(0))
                 }
                 Role::Alone => {
                     self.came();

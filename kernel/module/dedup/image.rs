@@ -18,6 +18,7 @@ use kernel::{
 
 use crate::{
     key::{
+        Args,
         FileKey,
         Name, //
     },
@@ -65,7 +66,7 @@ impl File {
     }
 
     /// What a load of the file is known by.
-    pub(crate) fn key(&self, flags: c_int, args: Option<Arc<KVec<u8>>>) -> FileKey {
+    pub(crate) fn key(&self, flags: c_int, args: Args) -> FileKey {
         // SAFETY: The file is open, so it has an inode, which does not change meanwhile.
         let inode = unsafe { (*self.as_ptr()).f_inode };
         // SAFETY: The inode of an open file is in use, so it has a file system, whose device, like
@@ -159,24 +160,28 @@ impl Source for UserMemory {
     }
 }
 
-/// Copies the arguments of a module from user space, with their NUL; [`None`] if there are none.
+/// Copies the arguments of a module from user space.
 ///
-/// Fails with `EFAULT` for a bad address and `ENOMEM` for more than fits in memory. Sleeps.
-pub(crate) fn copy_args(uargs: *const c_char) -> Result<Option<Arc<KVec<u8>>>> {
+/// Fails with `EFAULT` for a bad address, and for nothing else. Sleeps.
+pub(crate) fn copy_args(uargs: *const c_char) -> Result<Args> {
     // SAFETY: It may be called with any address.
     let len = match unsafe { bindings::strnlen_user(uargs, c_long::MAX) } {
         0 => return Err(EFAULT),
-        1 => return Ok(None),
+        1 => return Ok(Args::Empty),
         len => usize::try_from(len)?,
     };
     let mut args = KVec::new();
 
     // User space says how long they are: that is no reason to warn.
-    UserSlice::new(UserPtr::from_ptr(uargs.cast_mut().cast()), len)
-        .read_all(&mut args, GFP_KERNEL | __GFP_NOWARN)?;
+    match UserSlice::new(UserPtr::from_ptr(uargs.cast_mut().cast()), len)
+        .read_all(&mut args, GFP_KERNEL | __GFP_NOWARN)
+    {
+        Err(err) if err == ENOMEM => return Ok(Args::Uncopied),
+        result => result?,
+    }
     // Others may have written there meanwhile.
     if let Some(last) = args.last_mut() {
         *last = 0;
     }
-    Ok(Some(Arc::new(args, GFP_KERNEL)?))
+    Ok(Arc::new(args, GFP_KERNEL).map_or(Args::Uncopied, Args::Copied))
 }

@@ -63,6 +63,38 @@ pub(crate) fn fold(value: u64) -> u8 {
     (value.wrapping_mul(GOLDEN_RATIO_64) >> (u64::BITS - u8::BITS)) as u8
 }
 
+/// The arguments of a module, as they were when its load began.
+#[derive(Clone)]
+pub(crate) enum Args {
+    Empty,
+    /// With their NUL.
+    Copied(Arc<KVec<u8>>),
+    /// There was no memory for a copy. C makes one when it needs it, or fails (invariant 4).
+    Uncopied,
+}
+
+impl Args {
+    /// Whether they are known to be the same.
+    fn are_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Empty, Self::Empty) => true,
+            (Self::Copied(one), Self::Copied(other)) => **one == **other,
+            _ => false,
+        }
+    }
+}
+
+/// What a load is to do when another one of its file, which it waited for, is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Return what the other one returned.
+    Share(c_int),
+    /// Fail with `EEXIST`: the module is there, with other flags or arguments.
+    Exists,
+    /// Start again, as if the other one had not been there.
+    Again,
+}
+
 /// A load from a file. Keys are equal if they are of one file: of those loads, one is done at a
 /// time. It is done for another only if they are [the same](FileKey::is_same_load).
 ///
@@ -79,18 +111,25 @@ pub(crate) struct FileKey {
     pub(crate) number: u64,
     /// The flags of finit_module(2).
     pub(crate) flags: c_int,
-    /// The arguments of the module, if there are any.
-    pub(crate) args: Option<Arc<KVec<u8>>>,
+    pub(crate) args: Args,
 }
 
 impl FileKey {
     /// Whether the result of one load is that of the other as well.
-    pub(crate) fn is_same_load(&self, other: &Self) -> bool {
-        fn args(key: &FileKey) -> &[u8] {
-            key.args.as_ref().map_or(&[], |args| args)
-        }
+    fn is_same_load(&self, other: &Self) -> bool {
+        self == other && self.flags == other.flags && self.args.are_same(&other.args)
+    }
 
-        self == other && self.flags == other.flags && args(self) == args(other)
+    /// What is to be done if `other`, which this load waited for, returned `result`; [`None`] if it
+    /// left before it had tried. `by_inode` is for `module.dedup=inode`, where flags and arguments
+    /// make no difference.
+    pub(crate) fn verdict(&self, other: &Self, result: Option<c_int>, by_inode: bool) -> Verdict {
+        match result {
+            Some(result) if by_inode || self.is_same_load(other) => Verdict::Share(result),
+            Some(0) => Verdict::Exists,
+            // That it failed with its own arguments says nothing about these.
+            _ => Verdict::Again,
+        }
     }
 }
 
@@ -125,13 +164,14 @@ impl Name {
     /// last byte is always one.
     pub(crate) fn new(bytes: &[u8]) -> Self {
         let mut name = [0; MODULE_NAME_LEN];
-
-        for (to, from) in name
-            .iter_mut()
+        let len = bytes
+            .iter()
             .take(MODULE_NAME_LEN - 1)
-            .zip(bytes.iter().take_while(|byte| **byte != 0))
-        {
-            *to = *from;
+            .take_while(|byte| **byte != 0)
+            .count();
+
+        if let (Some(to), Some(from)) = (name.get_mut(..len), bytes.get(..len)) {
+            to.copy_from_slice(from);
         }
         Self { bytes: name }
     }
@@ -148,15 +188,16 @@ impl Name {
 }
 
 impl Key for Name {
-    /// FNV-1a over the name.
+    /// FNV-1a over the name and what follows it, eight bytes at a time: what differs is rotated to
+    /// where the multiplication spreads it.
     fn bucket(&self) -> u8 {
-        fold(
-            self.as_bytes()
-                .iter()
-                .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-                    (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-                }),
-        )
+        let words = self.bytes.chunks_exact(size_of::<u64>());
+
+        fold(words.fold(0xcbf2_9ce4_8422_2325, |hash: u64, word| {
+            (hash ^ word.try_into().map_or(0, u64::from_ne_bytes))
+                .wrapping_mul(0x0100_0000_01b3)
+                .rotate_left(29)
+        }))
     }
 
     fn subject(&self) -> Subject {
@@ -250,7 +291,7 @@ mod tests {
             device: 1,
             number: 2,
             flags,
-            args: Some(Arc::new(bytes, GFP_KERNEL)?),
+            args: Args::Copied(Arc::new(bytes, GFP_KERNEL)?),
         })
     }
 
@@ -269,13 +310,33 @@ mod tests {
     }
 
     #[test]
-    fn no_arguments_are_empty_arguments() -> Result {
-        let empty = key(64, 0, b"")?;
+    fn arguments_that_are_not_known_are_others() -> Result {
+        let some = key(64, 0, b"a=1")?;
+        let with = |args| FileKey {
+            args,
+            ..some.clone()
+        };
 
-        assert!(empty.is_same_load(&FileKey {
-            args: None,
-            ..empty.clone()
-        }));
+        assert!(with(Args::Empty).is_same_load(&with(Args::Empty)));
+        assert!(!with(Args::Empty).is_same_load(&some));
+        assert!(!with(Args::Uncopied).is_same_load(&some));
+        assert!(!with(Args::Uncopied).is_same_load(&with(Args::Uncopied)));
+        Ok(())
+    }
+
+    #[test]
+    fn other_arguments_have_a_verdict_of_their_own() -> Result {
+        let one = key(64, 0, b"a=1")?;
+        let other = key(64, 0, b"a=2")?;
+
+        for result in [0, -5] {
+            assert!(one.verdict(&one, Some(result), false) == Verdict::Share(result));
+            assert!(one.verdict(&other, Some(result), true) == Verdict::Share(result));
+        }
+        assert!(one.verdict(&other, Some(0), false) == Verdict::Exists);
+        assert!(one.verdict(&other, Some(-5), false) == Verdict::Again);
+        assert!(one.verdict(&one, None, false) == Verdict::Again);
+        assert!(one.verdict(&other, None, true) == Verdict::Again);
         Ok(())
     }
 
@@ -292,7 +353,7 @@ mod tests {
                 device: 0,
                 number: 0,
                 flags: 0,
-                args: None,
+                args: Args::Empty,
             };
             let name = Name::new(&[
                 b'a',

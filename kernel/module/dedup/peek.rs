@@ -144,6 +144,18 @@ impl<I: Image> Search<'_, I> {
         self.image.read(self.headers.checked_add(offset)?, to)
     }
 
+    /// Looks whether `headers`, from that of section `first` on, have the one of the section with
+    /// the names: it is mostly the last of all.
+    fn find_names(&mut self, first: u64, headers: &[u8]) {
+        let size = self.format.layout.section_header;
+        let header = (self.names_index.checked_sub(first))
+            .and_then(|index| headers.chunks_exact(size).nth(usize::try_from(index).ok()?));
+
+        if let Some(header) = header {
+            self.names = number(header, self.format.layout.sh_offset);
+        }
+    }
+
     /// Where the names of the sections lie.
     fn names(&mut self) -> Option<u64> {
         if self.names.is_none() {
@@ -185,6 +197,8 @@ impl<I: Image> Search<'_, I> {
 /// Finds the name of the module in `image`.
 ///
 /// Reads at most twelve times, and less than 4 KiB in all, whatever the image is.
+// What it reads is not to lie on the stack while the module is loaded.
+#[inline(never)]
 pub(crate) fn module_name(image: &mut impl Image, format: &Format) -> Option<Name> {
     let layout = &format.layout;
     let mut header = [0; MAX_FILE_HEADER];
@@ -219,6 +233,7 @@ pub(crate) fn module_name(image: &mut impl Image, format: &Format) -> Option<Nam
 
         left -= count;
         search.read_headers(left, headers)?;
+        search.find_names(left, headers);
         for header in headers.rchunks_exact(layout.section_header) {
             if search.is_module(header)? {
                 return search.module_name(header);

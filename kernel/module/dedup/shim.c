@@ -89,13 +89,20 @@ loff_t module_dedup_file_size(const struct file *file)
 	return i_size_read(file_inode(file));
 }
 
-/* What is in the page cache of a file, without the way through its file system. */
+/*
+ * What is in the page cache of a file, without the way through its file system. That
+ * of a disk or of memory says what the file is; over a network, it may have changed.
+ */
 static bool read_cached(const struct file *file, loff_t pos, void *to, size_t len)
 {
-	struct folio *folio = filemap_get_folio(file->f_mapping, pos >> PAGE_SHIFT);
+	struct folio *folio;
 	size_t offset;
 	bool is_there;
 
+	if ((file->f_flags & O_DIRECT) ||
+	    !(file_inode(file)->i_sb->s_bdev || shmem_mapping(file->f_mapping)))
+		return false;
+	folio = filemap_get_folio(file->f_mapping, pos >> PAGE_SHIFT);
 	if (IS_ERR(folio))
 		return false;
 

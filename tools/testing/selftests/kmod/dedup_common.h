@@ -37,6 +37,8 @@
 
 #define MODULE_NAME	"test_dedup"
 #define EXPORTED	MODULE_NAME "_symbol"
+/* Needs that symbol. */
+#define USER_NAME	"test_dedup_user"
 #define PARAMETERS	"/sys/module/" MODULE_NAME "/parameters/"
 /* The longest name that struct module has room for. */
 #define MODULE_NAME_MAX	55
@@ -133,19 +135,24 @@ static inline struct image read_image(const char *path)
 	return image;
 }
 
-/*
- * Writes a file under /tmp: the file system of the build may give every open an
- * inode of its own. The caller unlinks and frees the path.
- */
-static inline char *write_image(const struct image *image)
+/* Writes a file to a folder. The caller unlinks and frees the path. */
+static inline char *write_image_to(const char *folder, const struct image *image)
 {
-	char *path = strdup("/tmp/" MODULE_NAME ".XXXXXX");
-	int fd = path ? mkstemp(path) : -1;
+	char *path;
+	int fd = -1;
 
+	if (asprintf(&path, "%s/" MODULE_NAME ".XXXXXX", folder) > 0)
+		fd = mkstemp(path);
 	if (fd < 0 || write(fd, image->bytes, image->len) != (ssize_t)image->len)
-		ksft_exit_fail_msg("/tmp: %s\n", strerror(errno));
+		ksft_exit_fail_msg("%s: %s\n", folder, strerror(errno));
 	close(fd);
 	return path;
+}
+
+/* Under /tmp, because the file system of the build may give every open an inode of its own. */
+static inline char *write_image(const struct image *image)
+{
+	return write_image_to("/tmp", image);
 }
 
 /* Writes an image over a file of the same length. */
@@ -167,6 +174,18 @@ static inline void use_own_tmp(void)
 	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
 	    mount("tmpfs", "/tmp", "tmpfs", 0, NULL))
 		ksft_exit_fail_msg("/tmp: %s\n", strerror(errno));
+}
+
+/*
+ * Makes a file system in memory that tells every change of a file, whatever changes
+ * it, at a folder of that name; false if it cannot be had. It is not to hide other
+ * files, and goes with umount2(folder, MNT_DETACH).
+ */
+static inline bool mount_xfs(const char *folder)
+{
+	return !system("modprobe -q xfs && mkfs.xfs -q -f /dev/ram0") &&
+	       (!mkdir(folder, 0700) || errno == EEXIST) &&
+	       !mount("/dev/ram0", folder, "xfs", 0, NULL);
 }
 
 /* The most that a block of zstd holds is twice as much. */
@@ -216,16 +235,33 @@ static inline struct elf64_shdr *find_section(const struct image *image, const c
 	ksft_exit_fail_msg("the module has no section %s\n", name);
 }
 
+static inline char *find_string(const struct image *image, const char *in, const char *string)
+{
+	struct elf64_shdr *section = find_section(image, in);
+	char *found = memmem(image->bytes + section->sh_offset, section->sh_size, string,
+			     strlen(string) + 1);
+
+	if (!found)
+		ksft_exit_fail_msg("the module has no %s in %s\n", string, in);
+	return found;
+}
+
+/* Puts another string in the place of one, which is at least as long. */
+static inline void replace_string(const struct image *image, const char *in, const char *from,
+				  const char *to)
+{
+	char *at = find_string(image, in, from);
+
+	if (strlen(to) > strlen(from))
+		ksft_exit_fail_msg("no room for %s in place of %s\n", to, from);
+	memset(at, 0, strlen(from));
+	memcpy(at, to, strlen(to));
+}
+
 /* Where the name stands in the image: the kernel goes by the one in struct module. */
 static inline char *find_name(const struct image *image)
 {
-	struct elf64_shdr *section = find_section(image, ".gnu.linkonce.this_module");
-	char *name = memmem(image->bytes + section->sh_offset, section->sh_size,
-			    MODULE_NAME, sizeof(MODULE_NAME));
-
-	if (!name)
-		ksft_exit_fail_msg("the module does not have its name\n");
-	return name;
+	return find_string(image, ".gnu.linkonce.this_module", MODULE_NAME);
 }
 
 /* Gives a copy of an image another name. */
@@ -240,14 +276,7 @@ static inline void set_name(const struct image *image, const struct image *copy,
 /* Gives it another symbol to export: no two live modules may export the same one. */
 static inline void set_symbol(const struct image *copy, const char *symbol)
 {
-	struct elf64_shdr *strings = find_section(copy, "__ksymtab_strings");
-	char *at = memmem(copy->bytes + strings->sh_offset, strings->sh_size, EXPORTED,
-			  sizeof(EXPORTED));
-
-	if (!at || strlen(symbol) >= sizeof(EXPORTED))
-		ksft_exit_fail_msg("no room for %s in place of " EXPORTED "\n", symbol);
-	memset(at, 0, sizeof(EXPORTED));
-	memcpy(at, symbol, strlen(symbol));
+	replace_string(copy, "__ksymtab_strings", EXPORTED, symbol);
 }
 
 /* One finit_module(2), or init_module(2) if there is an image and no path. */

@@ -126,6 +126,19 @@ static int count_others(const struct caller *callers, int n, int want)
 	return others;
 }
 
+/* How many wait for a load, as the kernel says. */
+static int count_waiting(void)
+{
+	char *text = read_text(PENDING, SIZE_MAX), *rest = text, *line;
+	int n, sum = 0;
+
+	while ((line = strsep(&rest, "\n")))
+		if (sscanf(line, "waiters\t%d", &n) == 1)
+			sum += n;
+	free(text);
+	return sum;
+}
+
 /*
  * Loads at the same time
  */
@@ -268,22 +281,97 @@ static void test_signals(void)
 	}
 }
 
+/* What an init function made up is its load's result, even if waits can end with it. */
+static void test_result(int result)
+{
+	char args[32];
+	struct load load;
+	struct caller callers[NR_WAITERS];
+	struct owner owner;
+	bool ok;
+
+	snprintf(args, sizeof(args), "park=1 init_result=%d", -result);
+	load = load_from(FIRST_FILE, 0, args);
+	begin();
+	owner = park_by_init(&load, MODULE_NAME);
+	start_waiters(callers, FIRST_FILE, args);
+	ok = is_result("the owner", finish_owner(&owner), result);
+	ok &= count_others(callers, NR_WAITERS, result) == 0;
+	ok &= nothing_was_wasted(0, saved_by(FIRST_FILE, FIRST_FILE));
+	ksft_test_result(ok, "the init function fails with %d: waiters get that\n", result);
+}
+
+/*
+ * The owner of a file, who waits for the name, gets a signal: that is no result for those
+ * who wait for the file. One of them takes its place.
+ */
+static void test_owner_leaves(void)
+{
+	struct load named = load_from(SECOND_FILE, 0, "park=1");
+	struct load load = load_from(FIRST_FILE, 0, "");
+	struct caller leaves, others[2];
+	struct owner owner;
+	bool ok;
+
+	begin();
+	owner = park_by_init(&named, MODULE_NAME);
+	leaves = start_waiter(&load);
+	others[0] = start_waiter(&load);
+	others[1] = start_waiter(&load);
+	kill(leaves.pid, SIGUSR1);
+	ok = is_result("the owner of the file", finish(&leaves), EINTR);
+	wait_until(count_waiting() == 2, "the others do not wait\n");
+	ok &= is_result("the owner of the name", finish_owner(&owner), 0);
+	ok &= count_others(others, 2, EEXIST) == 0;
+	ok &= nothing_was_wasted(1, (struct saved){
+		.same_file = 1,
+		.same_name = 1,
+		.bytes = 2 * image.len,
+	});
+	must_unload(MODULE_NAME);
+	ksft_test_result(ok, "the owner of a file leaves: whoever waits for it takes its place\n");
+}
+
+/*
+ * The module is live, and its load goes on all the same: it waits for what the module has
+ * begun. Who has the same file waits for its result; who knows the name does not wait.
+ */
+static void test_live_owner(void)
+{
+	struct load load = load_from(FIRST_FILE, 0, "park=1 park_live=1");
+	struct load others[] = {
+		load_from(SECOND_FILE, 0, ""),
+		load_from(MEMORY, 0, ""),
+	};
+	unsigned long waits;
+	struct caller same;
+	struct owner owner;
+	unsigned int i;
+	bool ok = true;
+
+	begin();
+	owner = park_by_init(&load, MODULE_NAME);
+	wait_until(is_live(MODULE_NAME), "the module does not become live\n");
+	waits = read_dedup("waits");
+	for (i = 0; i < ARRAY_SIZE(others); i++)
+		ok &= is_result("another load", do_load(&others[i]), EEXIST);
+	ok &= is_result("waits", read_dedup("waits"), waits);
+	same = start_waiter(&load);
+	ok &= is_result("the owner", finish_owner(&owner), 0);
+	ok &= is_result("a waiter for the file", finish(&same), 0);
+	ok &= nothing_was_wasted(1, (struct saved){
+		.same_file = 1,
+		.same_name = 1,
+		.from_memory = 1,
+		.bytes = 3 * image.len,
+	});
+	must_unload(MODULE_NAME);
+	ksft_test_result(ok, "owner whose module is live: who has the name does not wait\n");
+}
+
 /*
  * Arguments and flags
  */
-
-/* How many wait for a load, as the kernel says. */
-static int count_waiting(void)
-{
-	char *text = read_text(PENDING, SIZE_MAX), *rest = text, *line;
-	int n, sum = 0;
-
-	while ((line = strsep(&rest, "\n")))
-		if (sscanf(line, "waiters\t%d", &n) == 1)
-			sum += n;
-	free(text);
-	return sum;
-}
 
 static bool has_tag(const char *expected)
 {
@@ -654,8 +742,7 @@ static void test_compressed_on_xfs(const struct image *frame)
 	struct load compressed = { .args = "", .flags = MODULE_INIT_COMPRESSED_FILE };
 	char *path;
 
-	if (system("modprobe -q xfs && mkfs.xfs -q -f /dev/ram0") ||
-	    mount("/dev/ram0", "/tmp", "xfs", 0, NULL)) {
+	if (!mount_xfs("/tmp")) {
 		ksft_test_result_skip("needs XFS on /dev/ram0, and mkfs.xfs\n");
 		ksft_test_result_skip("the same\n");
 		ksft_test_result_skip("the same\n");
@@ -886,9 +973,13 @@ int main(int argc, char **argv)
 	must_unload(MODULE_NAME);
 	must_unload(OTHER_NAME);
 
-	ksft_set_plan(36 + 8 + 5 + 11 + 8 + 5 + 1 + 12 + 1);
+	ksft_set_plan(36 + 8 + 4 + 5 + 11 + 8 + 5 + 1 + 12 + 1);
 	test_all_waiters();
 	test_signals();
+	test_result(EDEADLK);
+	test_result(EINTR);
+	test_owner_leaves();
+	test_live_owner();
 	test_arguments();
 	test_late_loads(&compressed);
 	test_changes(false);

@@ -8,6 +8,7 @@
  * the load is held, and nothing has to be cleaned up. Written 1 into later, it
  * holds the exit function in the same way.
  */
+#include <linux/async.h>
 #include <linux/init.h>
 #include <linux/kmod.h>
 #include <linux/module.h>
@@ -37,6 +38,10 @@ MODULE_PARM_DESC(request_result, "What request_module() returned");
 
 static bool park;
 static DECLARE_WAIT_QUEUE_HEAD(unparked);
+
+static bool park_live;
+module_param(park_live, bool, 0444);
+MODULE_PARM_DESC(park_live, "Hold the load when the module is live, not its init function (default 0)");
 
 static int set_park(const char *val, const struct kernel_param *kp)
 {
@@ -68,10 +73,20 @@ int test_dedup_symbol(void)
 }
 EXPORT_SYMBOL_GPL(test_dedup_symbol);
 
+/* A load is not over before what was scheduled in it is, though the module is live. */
+static void wait_asynchronously(void *data, async_cookie_t cookie)
+{
+	wait_while_parked();
+}
+
 static int __init test_dedup_init(void)
 {
-	int err = wait_while_parked();
+	int err = 0;
 
+	if (park_live)
+		async_schedule(wait_asynchronously, NULL);
+	else
+		err = wait_while_parked();
 	if (err)
 		return err;
 	if (request)
