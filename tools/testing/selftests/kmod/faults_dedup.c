@@ -12,7 +12,7 @@
  * else, which they do not.
  *
  * What has __GFP_NOWARN fails without a word. In deduplication, that is only the
- * copy of the arguments, which may fail as it may in C.
+ * copy of the arguments; without it, C makes its own.
  *
  * The owner of a load is held where it can be held: one from memory while it
  * copies the image, in a page that is not there yet; one from a file while it
@@ -34,12 +34,15 @@
 #define FAIL_NTH	"/proc/thread-self/fail-nth"
 #define FAULTS		"/sys/kernel/debug/"
 #define CACHES		"/sys/kernel/slab/"
-#define USER_NAME	"test_dedup_user"
 #define NR_WAITERS	8
 /* MAX_KMOD_CONCURRENT */
 #define NR_SLOTS	50
 /* Several times as many chances to fail as any call has. */
 #define MAX_NTH		5000
+/* How many of the last of them are taken where deduplication is to have one. */
+#define LAST_TRIED	24
+/* Where compressed files are remembered, by what they are on. */
+#define XFS		"/tmp/xfs"
 /* More than there are up to the last one in deduplication, but for the last in a request. */
 #define NTH_OF_DEDUP	32
 #define MAX_ROUNDS	5
@@ -130,7 +133,7 @@ enum client {
 	NOBODY,		/* the call was through before that */
 	UNKNOWN,	/* nothing was logged */
 	LOADER,		/* or whatever else C does in such a call */
-	ARGUMENTS,	/* the copy of the arguments, which C makes as well */
+	ARGUMENTS,	/* the copy of the arguments from user space */
 	DEDUP_ITSELF,
 	NR_CLIENTS,
 };
@@ -149,7 +152,7 @@ struct fault {
 /*
  * What the functions of a client have in their names. What C and Rust call of
  * each other begins with module_dedup_; what Rust compiles has the name of the
- * crate in it. The first that fits counts. If copy_args() is inlined one day, its
+ * crate in it. The first that fits counts. If Args::copy() is inlined one day, its
  * failures count as those of deduplication, and the test says so.
  */
 static const struct {
@@ -159,7 +162,7 @@ static const struct {
 	{ " load_module+", LOADER },
 	{ " init_module_from_", LOADER },
 	{ " module_dedup_modprobe+", LOADER },
-	{ "5image9copy_args", ARGUMENTS },
+	{ "4Args4copy", ARGUMENTS },
 	{ " module_dedup_", DEDUP_ITSELF },
 	{ " module_patient_check_exists+", DEDUP_ITSELF },
 	{ "_5dedup", DEDUP_ITSELF },
@@ -218,6 +221,7 @@ struct call {
 /* What the process that makes the call tells us. */
 static struct {
 	bool was_hit;
+	unsigned int left;	/* of the chances that were to pass before the fault */
 	int userfaultfd;
 } *shared;
 
@@ -300,7 +304,8 @@ static struct caller start_call(const struct call *call, unsigned int nth)
 	if (nth) {
 		ssize_t len = pread(fd, text, sizeof(text) - 1, 0);
 
-		shared->was_hit = len > 0 && text[0] == '0';
+		shared->left = len > 0 ? strtoul(text, NULL, 10) : 0;
+		shared->was_hit = len > 0 && !shared->left;
 		pwrite(fd, "0", 1, 0);
 	}
 	*c.result = result;
@@ -349,11 +354,14 @@ static int finish_faulty_call(const struct caller *c, struct fault *fault)
 
 /*
  * Whether a call may end like that. What the loader does not get fails the load
- * for lack of memory, or for a bad address.
+ * for lack of memory, or for a bad address; arguments that cannot be read fail it
+ * for the latter.
  */
 static bool is_clean(int got, int want, enum client client)
 {
-	if (client != DEDUP_ITSELF && client != NOBODY && (got == -ENOMEM || got == -EFAULT))
+	if ((client == LOADER || client == UNKNOWN) && got == -ENOMEM)
+		return true;
+	if (client != DEDUP_ITSELF && client != NOBODY && got == -EFAULT)
 		return true;
 	return is_result("the call", got, want);
 }
@@ -478,6 +486,44 @@ static void test_faults(const char *name, bool (*attempt)(struct fault *fault),
 }
 
 /*
+ * The same from the last chance to fail backwards, for what deduplication allocates when
+ * a load is over.
+ */
+static void test_last_faults(const char *name, bool (*attempt)(struct fault *fault),
+			     unsigned int places)
+{
+	unsigned int hits[NR_CLIENTS] = { }, round, back;
+	bool ok = true;
+
+	for (round = 0; ok && round < MAX_ROUNDS && (!round || seen.len < places); round++) {
+		struct fault fault = { .nth = MAX_NTH };
+		unsigned int chances;
+
+		ok = attempt(&fault) && nothing_is_left();
+		/* The next one would have been the first that is not there. */
+		chances = MAX_NTH - shared->left;
+		for (back = 0; ok && back < LAST_TRIED && back < chances; back++) {
+			fault.nth = chances - back;
+			ok = attempt(&fault) && nothing_is_left();
+			hits[fault.client]++;
+			if (fault.client == DEDUP_ITSELF)
+				see(fault.place);
+			if (!ok)
+				ksft_print_msg("that was fault %u of %u, %s\n", fault.nth, chances,
+					       client_names[fault.client]);
+		}
+	}
+	ok &= can_be_loaded();
+	ksft_print_msg("%u faults in deduplication, %u in the loader, %u unknown\n",
+		       hits[DEDUP_ITSELF], hits[LOADER], hits[UNKNOWN]);
+	ksft_test_result(ok, "%s: only what the loader needs fails it, and does so cleanly\n",
+			 name);
+	ksft_test_result(seen.len >= places, "%s: %u places in deduplication had a fault\n",
+			 name, places);
+	forget_seen();
+}
+
+/*
  * Alone
  */
 
@@ -503,6 +549,28 @@ static bool compressed_alone(struct fault *fault)
 {
 	return attempt_load(load_file(compressed_file, "tag=1", MODULE_INIT_COMPRESSED_FILE),
 			    fault);
+}
+
+/* Whether the file was remembered is to be seen only by what a later load costs. */
+static bool remembered(struct fault *fault)
+{
+	struct load late = { .path = compressed_file, .args = "",
+			     .flags = MODULE_INIT_COMPRESSED_FILE };
+	struct call call = load_file(compressed_file, "tag=1", MODULE_INIT_COMPRESSED_FILE);
+	struct caller c = start_faulty_call(&call, fault);
+	int got = finish_faulty_call(&c, fault);
+	bool ok = is_clean(got, 0, fault->client) && is_live(MODULE_NAME) == !got;
+	unsigned long saved = read_dedup("late");
+
+	if (!got) {
+		ok &= is_result("a late load", do_load(&late), EEXIST);
+		saved = read_dedup("late") - saved;
+		ok &= is_result("late loads that cost nothing", saved,
+				fault->client != DEDUP_ITSELF);
+	}
+	must_unload(MODULE_NAME);
+	end_call(&call);
+	return ok;
 }
 
 static bool memory_alone(struct fault *fault)
@@ -844,6 +912,24 @@ static void test_loads(void)
 	test_faults("init_module, waiter", memory_waiter, 3);
 }
 
+/* On a file system by which a compressed file can be remembered. */
+static void test_remembered(const struct image *frame)
+{
+	char *elsewhere = compressed_file;
+
+	if (!mount_xfs(XFS)) {
+		ksft_test_result_skip("needs XFS on /dev/ram0, and mkfs.xfs\n");
+		ksft_test_result_skip("the same\n");
+		return;
+	}
+	compressed_file = write_image_to(XFS, frame);
+	test_last_faults("finit_module, compressed on XFS, remembered", remembered, 1);
+	unlink(compressed_file);
+	free(compressed_file);
+	compressed_file = elsewhere;
+	umount2(XFS, MNT_DETACH);
+}
+
 int main(int argc, char **argv)
 {
 	struct image frame;
@@ -875,8 +961,9 @@ int main(int argc, char **argv)
 	must_unload(MODULE_NAME);
 	kernel_log = open_log();
 
-	ksft_set_plan(2 * 13 + 1);
+	ksft_set_plan(2 * 14 + 1);
 	test_loads();
+	test_remembered(&frame);
 	test_requests(argv);
 	restore_settings();
 	ksft_finished();

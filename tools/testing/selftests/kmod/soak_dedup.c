@@ -30,13 +30,23 @@ static struct {
 
 static char dir[64] = "/tmp/soak_dedup.XXXXXX";
 static int *stop_flag;
-static unsigned long *calls;	/* one for each kind of operation */
+static unsigned long *calls;	/* how many of each kind */
 
-enum operation { FROM_FILE, COMPRESSED, FROM_MEMORY, BY_MODPROBE, UNLOAD, NR_OPERATIONS };
-
-static const char * const operation_names[NR_OPERATIONS] = {
-	"finit_module", "finit_module, compressed", "init_module", "modprobe", "delete_module",
+enum operation {
+	FROM_FILE, COMPRESSED, FROM_MEMORY, BY_MODPROBE, UNLOAD, NR_OPERATIONS,
+	/* What else is counted. */
+	UNLOAD_USED = NR_OPERATIONS, PLUG_CPU, READ_FILE, NR_COUNTED
 };
+
+static const char * const operation_names[NR_COUNTED] = {
+	"finit_module", "finit_module, compressed", "init_module", "modprobe", "delete_module",
+	"delete_module of a module in use", "a CPU went and came", "file read",
+};
+
+static void count(enum operation operation)
+{
+	__atomic_add_fetch(&calls[operation], 1, __ATOMIC_RELAXED);
+}
 
 static bool is_over(void)
 {
@@ -55,17 +65,28 @@ static void run(const char *format, ...)
 		ksft_exit_fail_msg("failed: %s\n", command);
 }
 
-/* A folder that modprobe can work with: dependencies are soft ones, module N needs N / 2. */
+/* Whether a module needs a symbol of the one before it. */
+static bool is_user(int module)
+{
+	return module % 2;
+}
+
+/*
+ * A folder that modprobe can work with. Every other module needs the one before it, and
+ * each asks for another one, which modprobe loads before: module N for N / 2.
+ */
 static void make_modules(const char *from)
 {
 	char path[PATH_MAX], lib[PATH_MAX];
+	struct image image, user_image;
 	struct utsname uts;
-	struct image image;
 	FILE *conf;
 	int i;
 
 	snprintf(path, sizeof(path), "%s/" MODULE_NAME ".ko", from);
 	image = read_image(path);
+	snprintf(path, sizeof(path), "%s/" USER_NAME ".ko", from);
+	user_image = read_image(path);
 	uname(&uts);
 	if (!mkdtemp(dir))
 		ksft_exit_fail_msg("%s: %s\n", dir, strerror(errno));
@@ -76,12 +97,17 @@ static void make_modules(const char *from)
 	if (!conf)
 		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
 	for (i = 0; i < NR_MODULES; i++) {
-		struct image frame, copy = copy_image(&image, image.len);
+		const struct image *original = is_user(i) ? &user_image : &image;
+		struct image frame, copy = copy_image(original, original->len);
 		char *file;
 
 		snprintf(modules[i].name, sizeof(modules[i].name), "soak%02d", i);
-		set_name(&image, &copy, modules[i].name);
-		set_symbol(&copy, modules[i].name);
+		replace_string(&copy, ".gnu.linkonce.this_module",
+			       is_user(i) ? USER_NAME : MODULE_NAME, modules[i].name);
+		if (is_user(i))
+			replace_string(&copy, ".strtab", EXPORTED, modules[i - 1].name);
+		else
+			set_symbol(&copy, modules[i].name);
 		modules[i].image = copy;
 		frame = compress(&copy);
 		modules[i].zst = write_image(&frame);
@@ -96,6 +122,7 @@ static void make_modules(const char *from)
 	}
 	fclose(conf);
 	free(image.bytes);
+	free(user_image.bytes);
 	run("depmod -b %s 2>/dev/null", dir);
 }
 
@@ -139,7 +166,7 @@ static bool is_clean(int err)
 	case EBUSY:
 	case EINTR:
 	case ENODATA:
-	case ENOENT:		/* delete_module: there is none */
+	case ENOENT:		/* delete_module: there is none; or what it needs is not */
 	case EWOULDBLOCK:	/* delete_module: in use */
 	case ENOMEM:
 		return true;
@@ -160,13 +187,15 @@ static void work(unsigned int seed)
 		int status;
 		pid_t pid;
 
-		__atomic_add_fetch(&calls[operation], 1, __ATOMIC_RELAXED);
+		count(operation);
 		pid = fork();
 		if (pid < 0)
 			continue;	/* no memory */
 		if (!pid) {
 			int err = do_operation(operation, module);
 
+			if (err == EWOULDBLOCK)
+				count(UNLOAD_USED);
 			_exit(is_clean(err) ? 0 : err);
 		}
 		if (is_killed) {
@@ -200,8 +229,10 @@ static void read_all(unsigned int seed)
 			fd = entry->d_type == DT_REG ? open(path, O_RDONLY | O_CLOEXEC) : -1;
 			while (fd >= 0 && read(fd, buf, sizeof(buf)) > 0)
 				;
-			if (fd >= 0)
+			if (fd >= 0) {
+				count(READ_FILE);
 				close(fd);
+			}
 		}
 		if (folder)
 			closedir(folder);
@@ -217,9 +248,11 @@ static void plug_cpus(unsigned int seed)
 	while (!is_over())
 		for (cpu = 1; cpu < cpus; cpu++) {
 			snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu);
-			write_to(path, "0");
-			usleep(100000);
-			write_to(path, "1");
+			if (!write_to(path, "0")) {
+				usleep(100000);
+				if (!write_to(path, "1"))
+					count(PLUG_CPU);
+			}
 			usleep(100000);
 		}
 }
@@ -297,18 +330,20 @@ static void test_modules(void)
 	bool ok = true;
 	int i;
 
+	/* Those that need another one are behind it. */
+	for (i = NR_MODULES - 1; i >= 0; i--)
+		must_unload(modules[i].name);
 	for (i = 0; i < NR_MODULES; i++) {
 		struct load load = { .path = modules[i].ko, .args = "" };
-		int err;
+		int err = do_load(&load);
 
-		must_unload(modules[i].name);
-		err = do_load(&load);
 		if (err || !is_live(modules[i].name)) {
 			ksft_print_msg("%s: %s\n", modules[i].name, strerror(err));
 			ok = false;
 		}
-		must_unload(modules[i].name);
 	}
+	for (i = NR_MODULES - 1; i >= 0; i--)
+		must_unload(modules[i].name);
 	ksft_test_result(ok, "all modules can be loaded and unloaded\n");
 }
 
@@ -317,6 +352,7 @@ int main(int argc, char **argv)
 	int i, status, failed = 0, seconds = argc > 2 ? atoi(argv[2]) : 60;
 	unsigned int seed = argc > 3 ? strtoul(argv[3], NULL, 0) : time(NULL);
 	pid_t workers[NR_WORKERS], others[5];
+	bool all_happened = true;
 
 	ksft_print_header();
 	need_root_and_stats();
@@ -324,7 +360,7 @@ int main(int argc, char **argv)
 		ksft_exit_fail_msg("Usage: %s FOLDER [SECONDS [SEED]]\n", argv[0]);
 	if (access(DEDUP, F_OK))
 		ksft_exit_skip("needs CONFIG_MODULE_DEDUP_RUST\n");
-	ksft_set_plan(4);
+	ksft_set_plan(5);
 	ksft_print_msg("%d s, seed %u\n", seconds, seed);
 	make_modules(argv[1]);
 	if (chdir(dir))
@@ -358,8 +394,11 @@ int main(int argc, char **argv)
 	}
 	for (i = 0; i < (int)ARRAY_SIZE(others); i++)
 		wait_until(waitpid(others[i], &status, WNOHANG), "process %d hangs\n", others[i]);
-	for (i = 0; i < NR_OPERATIONS; i++)
+	for (i = 0; i < NR_COUNTED; i++) {
 		ksft_print_msg("%s: %lu times\n", operation_names[i], calls[i]);
+		all_happened &= calls[i] > 0;
+	}
+	ksft_test_result(all_happened, "everything happened that was to happen\n");
 
 	/* The kernel ends what it began for those who were killed. */
 	wait_until(file_says(PENDING, ""), "loads are in flight for ever\n");

@@ -177,6 +177,11 @@ static void test_files(void)
 	}
 	ksft_test_result(has_mode_0400(STATS) && stats_are_consistent(SIZE_MAX),
 			 "stats: mode 0400, the format of always\n");
+	if (access(DEDUP, F_OK))
+		ksft_test_result_skip("needs CONFIG_MODULE_DEDUP_RUST\n");
+	else
+		ksft_test_result(has_mode_0400(DEDUP) && has_mode_0400(PENDING),
+				 "dedup and pending: mode 0400\n");
 }
 
 /* The names of the long list: some are as long as they can be, all differ. */
@@ -345,7 +350,7 @@ int main(int argc, char **argv)
 	must_unload(MODULE_NAME);
 	log = open_log();
 
-	ksft_set_plan(NR_COUNTERS + 10);
+	ksft_set_plan(NR_COUNTERS + 11);
 	test_files();
 	test_long_list();
 	test_odd_names();

@@ -29,7 +29,6 @@
 
 #include "dedup_common.h"
 
-#define USER_NAME	"test_dedup_user"
 /* What another thread makes of the name, and back. */
 #define CHANGED_NAME	"test_deduq"
 #define NR_CALLERS	4
@@ -465,6 +464,9 @@ static void call_finit(const char *what, int fd, int flags, bool can_succeed)
 		flags = below(8);
 		break;
 	}
+	/* Where in a file one is, is nothing to its load. */
+	if (one_in(4))
+		lseek(fd, below(1 << 20), SEEK_SET);
 	result = syscall(SYS_finit_module, fd, arguments.text, flags);
 	if (!result)
 		shared->loaded++;
