@@ -83,3 +83,9 @@ def column(rows: Sequence[Mapping[str, Any]], name: str) -> Spread:
     got = spread(float(row[name]) for row in rows)
     assert got
     return got
+
+
+def storm_value(result: Result, call: str, module: str, callers: int, name: str) -> float | None:
+    """Of one run: the median of its storms of that call, module and number of callers."""
+    rows = storm_rows([result], call, module).get(result.mechanism, {}).get(callers)
+    return column(rows, name).median if rows else None

@@ -72,16 +72,22 @@ def spread(values: Iterable[float]) -> Spread | None:
     return Spread(statistics.median(got), got[0], got[-1], len(got))
 
 
-def ratios(
-    results: Iterable[Result], mechanism: str, value: Callable[[Result], float]
-) -> list[float]:
-    """That mechanism / c, each with the run of c that it was made in turn with."""
+def turns(
+    results: Iterable[Result], mechanism: str, value: Callable[[Result], float | None]
+) -> list[tuple[float, float]]:
+    """c's value and that mechanism's, wherever both were run in the same turn."""
     pairs: dict[str, dict[str, float]] = {}
     for result in results:
         turn = json.dumps([result.experiment, result.setting, result.repeat], sort_keys=True)
-        pairs.setdefault(turn, {})[result.mechanism] = value(result)
+        if (got := value(result)) is not None:
+            pairs.setdefault(turn, {})[result.mechanism] = got
     return [
-        pair[mechanism] / pair["c"]
-        for pair in pairs.values()
-        if mechanism in pair and pair.get("c")
+        (pair["c"], pair[mechanism]) for pair in pairs.values() if "c" in pair and mechanism in pair
     ]
+
+
+def ratios(
+    results: Iterable[Result], mechanism: str, value: Callable[[Result], float | None]
+) -> list[float]:
+    """That mechanism / c, each with the run of c that it was made in turn with."""
+    return [other / c for c, other in turns(results, mechanism, value) if c]
