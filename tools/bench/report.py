@@ -4,16 +4,17 @@
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from functools import partial
 from html import escape
 from pathlib import Path
 
 import claims
 import docs
 import measures
+import tables
 from figures import NAMES, Picture
-from measures import FAILURES, by_mechanism, column, image_name, storm_rows
-from results import BadResults, Result, Spread, ratios, read, spread
+from measures import by_mechanism, column, image_name, storm_rows
+from results import BadResults, Result, Spread, read, spread
+from tables import Table, said
 
 HERE = Path(__file__).parent
 
@@ -24,21 +25,11 @@ make bench QUICK=1     # in 10 minutes on 2 cores
 scripts/bench --report # this page again</code></pre>"""
 
 
-def said(of: Spread | None, digits: int = 0, unit: float = 1) -> str:
-    """Median, and least and most where they differ."""
-    if not of:
-        return "-"
-    median, least, most = (
-        f"{value / unit:,.{digits}f}" for value in (of.median, of.least, of.most)
-    )
-    return median if least == most else f"{median} ({least}\N{EN DASH}{most})"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], name: str = "") -> str:
+def table(of: Table, name: str = "") -> str:
     parts = [f'<div class="table"><table class="{name}"><thead><tr>']
-    parts += [f'<th scope="col">{escape(cell)}</th>' for cell in head]
+    parts += [f'<th scope="col">{escape(cell)}</th>' for cell in of.head]
     parts.append("</tr></thead><tbody>")
-    for row in rows:
+    for row in of.rows:
         parts.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
     parts.append("</tbody></table></div>")
     return "".join(parts)
@@ -102,39 +93,8 @@ def coldplug(boots: Sequence[Result]) -> str:
     if not images:
         return "<p>Not measured.</p>"
     modules = sorted({module for boot in boots for module in boot.values["modules"].split()})
-    head = ["boot", "CPUs", "of", "boots"]
-    head += [f"failed: {kind}" for kind in FAILURES]
-    head += ["wasted MB", "peak vmalloc MiB", "settled s", "coldplug s", "settled / c"]
-    head += ["udev in user space", "unpacking s", "modules"]
-    rows = []
-    for of in images:
-        for count in sorted({cpus(boot) for boot in boots}):
-            at = [b for b in boots if measures.image(b) == of and cpus(b) == count]
-            for mechanism in (name for name in NAMES if any(b.mechanism == name for b in at)):
-                here = [boot for boot in at if boot.mechanism == mechanism]
-                of_udev = spread(measures.user_share(boot) for boot in here)
-                got = spread(ratios(at, mechanism, measures.settled))
-                by_kmod = spread(map(measures.unpacking, here))
-                rows.append(
-                    [
-                        image_name(of),
-                        str(count),
-                        NAMES[mechanism],
-                        str(len(here)),
-                        *(
-                            said(spread(b.number(f"stats.Mods failed on {kind}") for b in here))
-                            for kind in FAILURES
-                        ),
-                        said(spread(map(measures.wasted, here)), 1, 1e6),
-                        said(spread(b.number("vmalloc peak KiB") for b in here), 1, 1024),
-                        said(spread(map(measures.settled, here)), 1),
-                        said(spread(b.number("coldplug") for b in here), 1),
-                        "1" if mechanism == "c" else said(got, 2),
-                        f"{of_udev.median:.0%}" if of_udev else "-",
-                        said(by_kmod, 1) if of in measures.BY_INIT_MODULE else "-",
-                        str(len(here[0].values["modules"].split())),
-                    ]
-                )
+    rows = [row for of in images for row in tables.boots(boots, of)]
+    columns = [name for name in rows[0] if name != "failed loads"]
     return (
         "<p>Real boots: systemd-udevd asks for the modules of every device and CPU. "
         f"The herd, what each CPU asks for, is {len(modules)} modules with the names, sizes and "
@@ -143,8 +103,9 @@ def coldplug(boots: Sequence[Result]) -> str:
         "others call finit_module().</p>"
         + pictures("waste", (waste_picture(boots, of) for of in images))
         + pictures("settled", (settled_picture(boots, of) for of in images))
-        + table(head, rows)
-        + '<p class="soft">Of several boots: median (least–most). "udev in user space" is its part of '
+        + table(tables.table(rows, *columns))
+        + '<p class="soft">Of several boots: median (least–most). "Settled / c" is the ratio of '
+        'boots made in turn, and not of the medians. "udev in user space" is its part of '
         'the CPU time of udevd and its workers. "Unpacking" is user space\'s too: what reading '
         "every module once takes kmod after the boot, times the bytes that loads were "
         "called with; in seconds of one CPU.</p>"
@@ -153,14 +114,6 @@ def coldplug(boots: Sequence[Result]) -> str:
             "scripts/coldplug --suite bookworm --modules zst --cpus 64 --append module.dedup=full"
         )
     )
-
-
-CALLS = [
-    ("init_module", "storm_large", "4 MB by init_module()"),
-    ("finit_module", "storm_large", "4 MB by finit_module()"),
-    ("init_module", "storm_small", "6 KB by init_module()"),
-    ("finit_module", "storm_small", "6 KB by finit_module()"),
-]
 
 
 def storm_picture(
@@ -193,51 +146,24 @@ def storm_picture(
 def storm(storms: Sequence[Result]) -> str:
     if not storms:
         return "<p>Not measured.</p>"
-    head = [
-        "storm",
-        "callers",
-        "of",
-        "times",
-        "wall ms",
-        "owner ms",
-        "waiters ms",
-        "waiters p99 ms",
-    ]
-    head += ["peak vmalloc MiB", "wasted MB", "loaded", "EEXIST", "other"]
-    rows = []
-    for call, module, name in CALLS:
-        of = storm_rows(storms, call, module)
-        for callers in sorted({callers for line in of.values() for callers in line}):
-            for mechanism in of:
-                here = of[mechanism].get(callers)
-                if not here:
-                    continue
-                milliseconds = [
-                    said(column(here, f"{part} us"), 1, 1e3)
-                    if part in ("wall", "owner") or callers > 1
-                    else "-"
-                    for part in ("wall", "owner", "waiter median", "waiter p99")
-                ]
-                rows.append(
-                    [name, str(callers), NAMES[mechanism], str(len(here)), *milliseconds]
-                    + [said(column(here, "vmalloc peak KiB"), 1, 1024)]
-                    + [said(column(here, "wasted bytes"), 1, 1e6)]
-                    + [said(column(here, part)) for part in ("loaded", "refused", "other")]
-                )
     shown = [
         storm_picture(storms, call, name, title, unit, scale)
         for name, title, unit, scale in (
             ("waiter median us", "How long a waiter waits", "ms", 1e3),
             ("vmalloc peak KiB", "The most vmalloc space", "MiB", 1024.0),
         )
-        for call in CALLS[:2]
+        for call in tables.CALLS[:2]
     ]
     return (
         "<p>Threads of one process, released by a barrier, load one module. The owner is the one "
-        "whose load succeeded first. The peak is what a thread of higher priority sees every "
-        "millisecond.</p>"
+        "whose load succeeded first.</p>"
         + pictures("storm", shown)
-        + table(head, rows)
+        + table(tables.table(tables.storms(storms)))
+        + '<p class="soft">Nothing counts every byte that was allocated. "Peak vmalloc, more" is '
+        "the most vmalloc space in use at one time beyond what was before the storm, as a thread "
+        'of higher priority sees it every millisecond; "wasted" is what the kernel counts in '
+        "debugfs: the bytes that loads which failed had allocated. Loads that a wait spared "
+        'appear in neither. "/ c" is of storms made in turn.</p>'
         + repeat(
             "scripts/vm --variant c --mem 8G -- build/bench/storm build/bench/storm-c 3 1 16 255"
         )
@@ -245,29 +171,7 @@ def storm(storms: Sequence[Result]) -> str:
 
 
 def memory(runs: Sequence[Result]) -> str:
-    head = ["test", "CPUs", "of", "runs", "command s", "peak used MiB", "peak vmalloc MiB"]
-    head += ["failed loads", "wasted MB", "operations"]
-    rows = []
-    for experiment in ("kmod.sh 0008", "stress-ng"):
-        for mechanism in NAMES:
-            here = [r for r in runs if (r.experiment, r.mechanism) == (experiment, mechanism)]
-            if not here:
-                continue
-            rows.append(
-                [experiment, str(cpus(here[0])), NAMES[mechanism], str(len(here))]
-                + [said(spread(r.number("command s") for r in here), 1)]
-                + [
-                    said(spread(r.number(f"{name} peak KiB") for r in here), 1, 1024)
-                    for name in ("used", "vmalloc")
-                ]
-                + [said(spread(map(measures.failed, here)))]
-                + [said(spread(map(measures.wasted, here)), 1, 1e6)]
-                + [
-                    said(spread(r.number("operations") for r in here))
-                    if experiment == "stress-ng"
-                    else "-"
-                ]
-            )
+    rows = tables.memory(runs)
     if not rows:
         return "<p>Not measured.</p>"
     return (
@@ -276,40 +180,20 @@ def memory(runs: Sequence[Result]) -> str:
         '"Used" is what free(1) shows, seen every 10 ms. C answers a request for 60 s from what '
         "it remembers, even if the module was unloaded since: in kmod.sh 0008, it loads the module "
         "once, where rust loads it in every round, which takes its time.</p>"
-        + table(head, rows)
+        + table(tables.table(rows))
+        + '<p class="soft">"Peak used / c" is of runs made in turn.</p>'
         + repeat("scripts/bench --quick     # or scripts/selftest c 0008 for the test alone")
     )
 
 
 def cost(runs: Sequence[Result]) -> str:
-    costs = [run for run in runs if run.experiment == "cost"]
-    rows = []
-    for call in ("finit_module", "init_module"):
-        label = f"{call} test_dedup least"
-        for mechanism in NAMES:
-            here = spread(r.number(label) for r in costs if r.mechanism == mechanism)
-            if here:
-                got = spread(ratios(costs, mechanism, partial(Result.number, label=label)))
-                rows.append([f"{call}()", NAMES[mechanism], said(here), said(got, 4)])
-    sizes = {run.mechanism: run for run in runs if run.experiment == "size"}
-    bytes_of = [
-        [
-            f"kernel/module/, {part}",
-            said(spread([c.number(part)])),
-            said(spread([full.number(part)])),
-        ]
-        + [f"{full.number(part) / c.number(part):.2f}" if c.number(part) else "-"]
-        for c, full in [(sizes.get("c"), sizes.get("full"))]
-        if c and full
-        for part in ("text", "data", "tests")
-    ]
     return (
         "<p>Instructions of one load of a module of 9 KB that does nothing, counted by QEMU "
         "(-icount): the least of 201.</p>"
-        + table(["call", "of", "instructions", "/ c"], rows)
+        + table(tables.table(tables.costs(runs)))
         + "<p>Bytes of functions and of data in what is linked into kernel/module/. The KUnit "
         "tests, which the kernel that is measured has built in, are counted apart.</p>"
-        + table(["part", "C", "Rust", "/ c"], bytes_of)
+        + table(tables.table(tables.sizes(runs)))
         + repeat("scripts/cost")
     )
 
@@ -318,14 +202,12 @@ def failures(runs: Sequence[Result]) -> str:
     bad = [run for run in runs if run.error]
     if not bad:
         return "<p>None.</p>"
-    return table(
-        ["experiment", "setting", "of", "#", "what went wrong"],
-        [
-            [r.experiment, str(r.setting), NAMES[r.mechanism], str(r.repeat), r.error or ""]
-            for r in bad
-        ],
-        "claims",
-    )
+    head = ["experiment", "setting", "of", "#", "what went wrong"]
+    rows = [
+        [r.experiment, str(r.setting), NAMES[r.mechanism], str(r.repeat), r.error or ""]
+        for r in bad
+    ]
+    return table(Table(head, rows), "claims")
 
 
 def page(runs: Sequence[Result], left_out: int) -> str:
@@ -338,7 +220,7 @@ def page(runs: Sequence[Result], left_out: int) -> str:
     )
     machine = last.machine
     shown = [[claim.wanted, claim.verdict, claim.found] for claim in claims.claims(good)]
-    verdicts = table(["what it must show", "verdict", "measured"], shown, "claims")
+    verdicts = table(Table(["what it must show", "verdict", "measured"], shown), "claims")
     for word in ("met", "missed"):
         verdicts = verdicts.replace(f"<td>{word}</td>", f'<td class="{word}">{word}</td>')
     parts = [

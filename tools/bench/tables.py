@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The tables of the page and of Documentation/: results as rows of text."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import measures
+from figures import NAMES
+from measures import FAILURES, column, image_name, storm_rows
+from results import Result, Spread, ratios, spread
+
+# Column and cell.
+Row = dict[str, str]
+
+CALLS = [
+    ("init_module", "storm_large", "4 MB by init_module()"),
+    ("finit_module", "storm_large", "4 MB by finit_module()"),
+    ("init_module", "storm_small", "6 KB by init_module()"),
+    ("finit_module", "storm_small", "6 KB by finit_module()"),
+]
+
+
+@dataclass(frozen=True)
+class Table:
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def table(rows: Iterable[Row], *columns: str) -> Table:
+    """All columns, or only those."""
+    rows = list(rows)
+    head = columns or (tuple(rows[0]) if rows else ())
+    return Table(head, [[row[name] for name in head] for row in rows])
+
+
+def said(of: Spread | None, digits: int = 0, unit: float = 1) -> str:
+    """Median, and least and most where they differ."""
+    if not of:
+        return "-"
+    median, least, most = (
+        f"{value / unit:,.{digits}f}" for value in (of.median, of.least, of.most)
+    )
+    return median if least == most else f"{median} ({least}\N{EN DASH}{most})"
+
+
+def to_c(results: Iterable[Result], mechanism: str, value: Callable[[Result], float | None]) -> str:
+    """The ratios of the turns, in words."""
+    if mechanism == "c":
+        return "1"
+    of = spread(ratios(results, mechanism, value))
+    return said(of, 2 if of and of.least >= 0.1 else 4)
+
+
+def boots(of: Sequence[Result], image: tuple[str, str]) -> list[Row]:
+    rows = []
+    here = [boot for boot in of if measures.image(boot) == image]
+    for cpus in sorted({boot.setting["cpus"] for boot in here}):
+        at = [boot for boot in here if boot.setting["cpus"] == cpus]
+        for mechanism in NAMES:
+            if got := [boot for boot in at if boot.mechanism == mechanism]:
+                rows.append(boot_row(image, mechanism, got, at))
+    return rows
+
+
+def boot_row(
+    image: tuple[str, str], mechanism: str, here: Sequence[Result], at: Sequence[Result]
+) -> Row:
+    """HERE are the boots of that mechanism among those AT one number of CPUs."""
+    of_udev = spread(measures.user_share(boot) for boot in here)
+    by_kmod = said(spread(map(measures.unpacking, here)), 1)
+    return {
+        "boot": image_name(image),
+        "CPUs": str(here[0].setting["cpus"]),
+        "of": NAMES[mechanism],
+        "boots": str(len(here)),
+        **{
+            f"failed: {kind}": said(
+                spread(boot.number(f"stats.Mods failed on {kind}") for boot in here)
+            )
+            for kind in FAILURES
+        },
+        "failed loads": said(spread(map(measures.failed, here))),
+        "wasted MB": said(spread(map(measures.wasted, here)), 1, 1e6),
+        "peak vmalloc MiB": said(spread(boot.number("vmalloc peak KiB") for boot in here), 1, 1024),
+        "settled s": said(spread(map(measures.settled, here)), 1),
+        "coldplug s": said(spread(boot.number("coldplug") for boot in here), 1),
+        "settled / c": to_c(at, mechanism, measures.settled),
+        "udev in user space": f"{of_udev.median:.0%}" if of_udev else "-",
+        "unpacking s": by_kmod if image in measures.BY_INIT_MODULE else "-",
+        "modules": str(len(here[0].values["modules"].split())),
+    }
+
+
+def storms(of: Sequence[Result]) -> list[Row]:
+    rows = []
+    for call, module, name in CALLS:
+        found = storm_rows(of, call, module)
+        for callers in sorted({callers for line in found.values() for callers in line}):
+            for mechanism in found:
+                if not (here := found[mechanism].get(callers)):
+                    continue
+                one = partial(measures.storm_value, call=call, module=module, callers=callers)
+                rows.append(
+                    {
+                        "storm": name,
+                        "callers": str(callers),
+                        "of": NAMES[mechanism],
+                        "times": str(len(here)),
+                        "wall ms": said(column(here, "wall us"), 1, 1e3),
+                        "wall / c": to_c(of, mechanism, partial(one, name="wall us")),
+                        "owner ms": said(column(here, "owner us"), 1, 1e3),
+                        # One caller has nobody who waits for it.
+                        **{
+                            f"{title} ms": said(column(here, f"{part} us"), 1, 1e3)
+                            if callers > 1
+                            else "-"
+                            for title, part in (
+                                ("waiters", "waiter median"),
+                                ("waiters p99", "waiter p99"),
+                            )
+                        },
+                        "peak vmalloc, more MiB": said(column(here, "vmalloc peak KiB"), 1, 1024),
+                        "peak / c": to_c(of, mechanism, partial(one, name="vmalloc peak KiB")),
+                        "wasted MB": said(column(here, "wasted bytes"), 1, 1e6),
+                        "loaded": said(column(here, "loaded")),
+                        "EEXIST": said(column(here, "refused")),
+                        "other": said(column(here, "other")),
+                    }
+                )
+    return rows
+
+
+def in_memory(runs: Sequence[Result]) -> dict[str, list[Result]]:
+    """kmod.sh 0008 and stress-ng, each with how long or often: what has one name compares."""
+    found: dict[str, list[Result]] = {}
+    for run in runs:
+        if run.experiment == "kmod.sh 0008":
+            name = f"kmod.sh 0008, {run.setting['count']} times"
+        elif run.experiment == "stress-ng":
+            name = f"stress-ng, {run.setting['seconds']} s"
+        else:
+            continue
+        found.setdefault(f"{name}, {run.setting['cpus']} CPUs", []).append(run)
+    return {name: found[name] for name in sorted(found)}
+
+
+def used(run: Result) -> float:
+    return run.number("used peak KiB")
+
+
+def memory(runs: Sequence[Result]) -> list[Row]:
+    rows = []
+    for name, of in in_memory(runs).items():
+        for mechanism in NAMES:
+            here = [run for run in of if run.mechanism == mechanism]
+            if not here:
+                continue
+            done = said(spread(run.number("operations") for run in here))
+            rows.append(
+                {
+                    "test": name,
+                    "of": NAMES[mechanism],
+                    "runs": str(len(here)),
+                    "command s": said(spread(run.number("command s") for run in here), 1),
+                    "peak used MiB": said(spread(map(used, here)), 1, 1024),
+                    "peak used / c": to_c(of, mechanism, used),
+                    "peak vmalloc MiB": said(
+                        spread(run.number("vmalloc peak KiB") for run in here), 1, 1024
+                    ),
+                    "failed loads": said(spread(map(measures.failed, here))),
+                    "wasted MB": said(spread(map(measures.wasted, here)), 1, 1e6),
+                    "operations": done if here[0].experiment == "stress-ng" else "-",
+                }
+            )
+    return rows
+
+
+def costs(runs: Sequence[Result]) -> list[Row]:
+    of = [run for run in runs if run.experiment == "cost"]
+    rows = []
+    for call in ("finit_module", "init_module"):
+        number = partial(Result.number, label=f"{call} test_dedup least")
+        for mechanism in NAMES:
+            here = spread(number(run) for run in of if run.mechanism == mechanism)
+            if here:
+                ratio = said(spread(ratios(of, mechanism, number)), 4)
+                rows.append(
+                    {
+                        "call": f"{call}()",
+                        "of": NAMES[mechanism],
+                        "instructions": said(here),
+                        "/ c": "1" if mechanism == "c" else ratio,
+                    }
+                )
+    return rows
+
+
+# What run.py's sizes() prints.
+PARTS = {
+    "text": "functions, sum of the symbols",
+    "data": "data, sum of the symbols",
+    "tests": "KUnit tests, sum of the symbols",
+}
+
+
+def sizes(runs: Sequence[Result]) -> list[Row]:
+    of = {run.mechanism: run for run in runs if run.experiment == "size"}
+    c, full = of.get("c"), of.get("full")
+    if not c or not full:
+        return []
+    return [
+        {
+            "part": name,
+            "C": said(spread([c.number(part)])),
+            "Rust": said(spread([full.number(part)])),
+            "/ c": f"{full.number(part) / c.number(part):.2f}" if c.number(part) else "-",
+        }
+        for part, name in PARTS.items()
+        if part in full.values
+    ]
