@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Pictures as SVG: one line per mechanism, with the spread of its runs."""
+"""Pictures as SVG: a line or bar per mechanism, with the spread of its runs."""
 
 import io
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
+from typing import ClassVar, Literal
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from results import Spread
@@ -59,19 +62,65 @@ Series = Mapping[str, Mapping[int, Spread]]
 
 
 @dataclass(frozen=True)
-class Picture:
+class Picture(ABC):
     title: str
     # What it shows, for who does not see it.
     text: str
     x_label: str
     y_label: str
-    # Mechanism, then number of CPUs or callers.
-    series: Series
-    logarithmic: bool = False
+    grid: ClassVar[Literal["both", "x", "y"]] = "both"
+
+    @abstractmethod
+    def plot(self, axes: Axes) -> None:
+        """All but what every picture has."""
 
     def draw(self) -> str:
         figure = Figure(figsize=(5.4, 3.6), layout="constrained")
         axes = figure.add_subplot()
+        self.plot(axes)
+        axes.set_xlabel(self.x_label, color=INK)
+        axes.set_ylabel(self.y_label, color=INK)
+        axes.tick_params(colors=INK)
+        for spine in axes.spines.values():
+            spine.set_edgecolor(INK)
+        axes.grid(axis=self.grid, color=GRID, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.legend(labelcolor=INK)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+        return out.getvalue()
+
+    def inline(self, name: str) -> str:
+        """For a page: its colours are the page's, its ids nobody else's."""
+        svg = self.draw()
+        svg = svg[svg.index("<svg") :]
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+        svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+        for colour, (name_of_property, _) in COLOURS.items():
+            svg = svg.replace(colour, f"var({name_of_property})")
+        svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+        label = f'<svg role="img" aria-labelledby="{name}-title {name}-desc"'
+        words = f'<title id="{name}-title">{escape(self.title)}</title>'
+        words += f'<desc id="{name}-desc">{escape(self.text)}</desc>'
+        svg = svg.replace("<svg", label, 1)
+        head, rest = svg.split(">", 1)
+        return f"{head}>{words}{rest}"
+
+    def alone(self) -> str:
+        """For a file: black on white."""
+        svg = self.draw()
+        for colour, (_, value) in COLOURS.items():
+            svg = svg.replace(colour, value)
+        return svg
+
+
+@dataclass(frozen=True)
+class Lines(Picture):
+    # Mechanism, then number of CPUs or callers.
+    series: Series
+    logarithmic: bool = False
+
+    def plot(self, axes: Axes) -> None:
         points = sorted({x for line in self.series.values() for x in line})
         for mechanism, line in self.series.items():
             colour, marker, style = LINES[mechanism]
@@ -104,37 +153,45 @@ class Picture:
         if len(points) <= 9:
             axes.set_xticks(points, [str(x) for x in points])
             axes.minorticks_off()
-        axes.set_xlabel(self.x_label, color=INK)
-        axes.set_ylabel(self.y_label, color=INK)
-        axes.tick_params(colors=INK)
-        for spine in axes.spines.values():
-            spine.set_edgecolor(INK)
-        axes.grid(color=GRID, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.legend(labelcolor=INK)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-        return out.getvalue()
 
-    def inline(self, name: str) -> str:
-        """For a page: its colours are the page's, its ids nobody else's."""
-        svg = self.draw()
-        svg = svg[svg.index("<svg") :]
-        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-        svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-        for colour, (name_of_property, _) in COLOURS.items():
-            svg = svg.replace(colour, f"var({name_of_property})")
-        svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
-        label = f'<svg role="img" aria-labelledby="{name}-title {name}-desc"'
-        words = f'<title id="{name}-title">{escape(self.title)}</title>'
-        words += f'<desc id="{name}-desc">{escape(self.text)}</desc>'
-        svg = svg.replace("<svg", label, 1)
-        head, rest = svg.split(">", 1)
-        return f"{head}>{words}{rest}"
 
-    def alone(self) -> str:
-        """For a file: black on white."""
-        svg = self.draw()
-        for colour, (_, value) in COLOURS.items():
-            svg = svg.replace(colour, value)
-        return svg
+@dataclass(frozen=True)
+class Bars(Picture):
+    # What was run, then mechanism.
+    groups: Mapping[str, Mapping[str, Spread]]
+    grid = "y"
+
+    def plot(self, axes: Axes) -> None:
+        mechanisms = [name for name in NAMES if any(name in bars for bars in self.groups.values())]
+        width = 0.8 / max(1, len(mechanisms))
+        for number, mechanism in enumerate(mechanisms):
+            colour = LINES[mechanism][0]
+            bars = [
+                (at + (number - (len(mechanisms) - 1) / 2) * width, bars[mechanism])
+                for at, bars in enumerate(self.groups.values())
+                if mechanism in bars
+            ]
+            drawn = axes.bar(
+                [x for x, _ in bars],
+                [of.median for _, of in bars],
+                width,
+                yerr=[
+                    [of.median - of.least for _, of in bars],
+                    [of.most - of.median for _, of in bars],
+                ],
+                label=NAMES[mechanism],
+                # Where red and green are the same grey, one is still hatched.
+                facecolor=colour if mechanism == "c" else "none",
+                hatch=None if mechanism == "c" else "///",
+                edgecolor=colour,
+                ecolor=INK,
+                capsize=3,
+            )
+            axes.bar_label(drawn, [f"{of.median:,.0f}" for _, of in bars], padding=2, color=INK)
+        highest = max((of.most for bars in self.groups.values() for of in bars.values()), default=1)
+        # Room for the legend.
+        axes.set_ylim(0, 1.4 * highest)
+        # The names are long and stand side by side: a line for each part.
+        names = [name.replace(", ", "\n") for name in self.groups]
+        axes.set_xticks(range(len(names)), names)
+        axes.set_xlim(-0.6, len(names) - 0.4)

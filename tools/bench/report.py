@@ -11,7 +11,7 @@ import claims
 import docs
 import measures
 import tables
-from figures import NAMES, Picture
+from figures import NAMES, Bars, Lines, Picture
 from measures import by_mechanism, column, image_name, storm_rows
 from results import BadResults, Result, Spread, read, spread
 from tables import Table, said
@@ -67,7 +67,7 @@ def cpus(result: Result) -> int:
 def waste_picture(boots: Sequence[Result], of: tuple[str, str]) -> Picture:
     here = [boot for boot in boots if measures.image(boot) == of]
     series = by_mechanism(here, cpus, lambda boot: measures.wasted(boot) / 1e6)
-    return Picture(
+    return Lines(
         f"Memory wasted in a boot of {image_name(of)}",
         in_words(series, "MB"),
         "virtual CPUs",
@@ -79,7 +79,7 @@ def waste_picture(boots: Sequence[Result], of: tuple[str, str]) -> Picture:
 def settled_picture(boots: Sequence[Result], of: tuple[str, str]) -> Picture:
     here = [boot for boot in boots if measures.image(boot) == of]
     series = by_mechanism(here, cpus, measures.settled)
-    return Picture(
+    return Lines(
         f"Time until udev has settled, {image_name(of)}",
         in_words(series, "s"),
         "virtual CPUs",
@@ -133,7 +133,7 @@ def storm_picture(
         }
         for mechanism, line in storm_rows(storms, call[0], call[1]).items()
     }
-    return Picture(
+    return Lines(
         f"{title}, {call[2]}",
         in_words(series, unit),
         "callers at once",
@@ -149,8 +149,9 @@ def storm(storms: Sequence[Result]) -> str:
     shown = [
         storm_picture(storms, call, name, title, unit, scale)
         for name, title, unit, scale in (
+            ("owner us", "How long the owner's load takes", "ms", 1e3),
             ("waiter median us", "How long a waiter waits", "ms", 1e3),
-            ("vmalloc peak KiB", "The most vmalloc space", "MiB", 1024.0),
+            ("vmalloc peak KiB", "The most vmalloc space at one time", "MiB", 1024.0),
         )
         for call in tables.CALLS[:2]
     ]
@@ -170,6 +171,27 @@ def storm(storms: Sequence[Result]) -> str:
     )
 
 
+def memory_picture(runs: Sequence[Result]) -> Bars:
+    groups: dict[str, dict[str, Spread]] = {}
+    for name, of in tables.in_memory(runs).items():
+        for mechanism in NAMES:
+            peak = spread(tables.used(run) / 1024 for run in of if run.mechanism == mechanism)
+            if peak:
+                groups.setdefault(name, {})[mechanism] = peak
+    words = (
+        f"{name}: "
+        + ", ".join(f"{NAMES[mechanism]} {of.median:,.1f} MiB" for mechanism, of in bars.items())
+        for name, bars in groups.items()
+    )
+    return Bars(
+        "The most memory in use at one time",
+        "; ".join(words) + ".",
+        "",
+        "MiB",
+        groups,
+    )
+
+
 def memory(runs: Sequence[Result]) -> str:
     rows = tables.memory(runs)
     if not rows:
@@ -180,6 +202,7 @@ def memory(runs: Sequence[Result]) -> str:
         '"Used" is what free(1) shows, seen every 10 ms. C answers a request for 60 s from what '
         "it remembers, even if the module was unloaded since: in kmod.sh 0008, it loads the module "
         "once, where rust loads it in every round, which takes its time.</p>"
+        + pictures("memory", [memory_picture(runs)])
         + table(tables.table(rows))
         + '<p class="soft">"Peak used / c" is of runs made in turn.</p>'
         + repeat("scripts/bench --quick     # or scripts/selftest c 0008 for the test alone")
