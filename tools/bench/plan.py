@@ -107,10 +107,16 @@ def one_pass(repeat: int, mechanisms: tuple[str, ...], most_cpus: int = 255) -> 
                 yield from coldplug(suite, modules, cpus, turn, mechanisms)
 
 
-def everything() -> Iterator[Run]:
+def passes() -> list[list[Run]]:
     """The same at every number of CPUs, on every image. c and full are first, so that
     who has no more than two hours has the main thing."""
-    yield from in_turn("size", {}, (1,), 1, BOTH)
-    yield from one_pass(1, BOTH)
-    yield from one_pass(2, MECHANISMS)
-    yield from one_pass(3, MECHANISMS, most_cpus=128)
+    return [
+        [*in_turn("size", {}, (1,), 1, BOTH), *one_pass(1, BOTH)],
+        list(one_pass(2, MECHANISMS)),
+        list(one_pass(3, MECHANISMS, most_cpus=128)),
+    ]
+
+
+def everything() -> Iterator[Run]:
+    for one in passes():
+        yield from one

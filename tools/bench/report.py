@@ -2,6 +2,7 @@
 """Makes the page, and the pages of Documentation/, out of the lines of results."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import claims
 import docs
+import made
 import measures
 import tables
 from figures import NAMES, Bars, Lines, Picture
@@ -19,9 +21,12 @@ from tables import Table, said
 HERE = Path(__file__).parent
 
 AGAIN = """<p>QEMU's command line, kernels, configurations and machine of every run are in its line
-of build/bench/results.jsonl; this page can be made again from that alone.</p>
+of build/bench/results.jsonl; this page can be made again from that alone. A run that
+is there for the same kernels, code and machine is not made again: to repeat it, move
+that file away first.</p>
 <pre><code>make bench             # everything
 make bench QUICK=1     # in 10 minutes on 2 cores
+scripts/bench --list   # what that is, and how long each run takes
 scripts/bench --report # this page again</code></pre>"""
 
 
@@ -44,8 +49,15 @@ def pictures(name: str, all_of_them: Iterable[Picture]) -> str:
     return f'<div class="pictures">{"".join(figures)}</div>'
 
 
-def repeat(command: str) -> str:
-    return f'<p class="soft">To repeat it:</p><pre><code>{escape(command)}</code></pre>'
+def repeat(runs: Sequence[Result], only: str, *single: str) -> str:
+    """The command for that section, and others for a SINGLE boot of it."""
+    # What made them: the quick runs have other settings than the long ones.
+    quick = "--quick " if made.commands(runs) == [made.QUICK] else ""
+    lines = [f"scripts/bench {quick}--only {shlex.quote(only)}"]
+    if single:
+        lines += ["# or a single one:", *single]
+    code = escape("\n".join(lines))
+    return f'<p class="soft">To repeat it:</p><pre><code>{code}</code></pre>'
 
 
 def in_words(series: dict[str, dict[int, Spread]], unit: str, digits: int = 1) -> str:
@@ -110,8 +122,10 @@ def coldplug(boots: Sequence[Result]) -> str:
         "every module once takes kmod after the boot, times the bytes that loads were "
         "called with; in seconds of one CPU.</p>"
         + repeat(
-            "scripts/coldplug --suite bookworm --modules zst --cpus 64 --variant c\n"
-            "scripts/coldplug --suite bookworm --modules zst --cpus 64 --append module.dedup=full"
+            boots,
+            "coldplug",
+            "scripts/coldplug --suite bookworm --modules zst --cpus 64 --variant c",
+            "scripts/coldplug --suite bookworm --modules zst --cpus 64 --append module.dedup=full",
         )
     )
 
@@ -166,7 +180,9 @@ def storm(storms: Sequence[Result]) -> str:
         "debugfs: the bytes that loads which failed had allocated. Loads that a wait spared "
         'appear in neither. "/ c" is of storms made in turn.</p>'
         + repeat(
-            "scripts/vm --variant c --mem 8G -- build/bench/storm build/bench/storm-c 3 1 16 255"
+            storms,
+            "storm",
+            "scripts/vm --variant c --mem 8G -- build/bench/storm build/bench/storm-c 3 1 16 255",
         )
     )
 
@@ -205,7 +221,11 @@ def memory(runs: Sequence[Result]) -> str:
         + pictures("memory", [memory_picture(runs)])
         + table(tables.table(rows))
         + '<p class="soft">"Peak used / c" is of runs made in turn.</p>'
-        + repeat("scripts/bench --quick     # or scripts/selftest c 0008 for the test alone")
+        + repeat(
+            [run for of in tables.in_memory(runs).values() for run in of],
+            "kmod.sh|stress-ng",
+            "scripts/selftest c 0008",
+        )
     )
 
 
@@ -217,7 +237,7 @@ def cost(runs: Sequence[Result]) -> str:
         + "<p>Bytes of functions and of data in what is linked into kernel/module/. The KUnit "
         "tests, which the kernel that is measured has built in, are counted apart.</p>"
         + table(tables.table(tables.sizes(runs)))
-        + repeat("scripts/cost")
+        + repeat(runs, "cost|size", "scripts/cost")
     )
 
 
@@ -251,6 +271,8 @@ def page(runs: Sequence[Result], left_out: int) -> str:
         f"<p>{len(runs)} runs, {len(runs) - len(good)} of them failed. Kernels: {escape(kernels)}. "
         f"Machine: {escape(machine['cpu'])}, {machine['cores']} cores, "
         f"{machine['memory_kib'] / 2**20:.0f} GiB, QEMU {escape(machine['qemu'])}. "
+        + made.in_words(runs, lambda command: f"<code>{escape(command)}</code>")
+        + " "
         + (f"{left_out} runs of other kernels or code are left out. " if left_out else "")
         + f"Load average of the machine when a run began: {said(spread(r.load for r in runs), 1)}. "
         + "Ratios are between boots made in turn; an emulated machine with more CPUs than there "
