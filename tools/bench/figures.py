@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from math import ceil, floor, log10
 from typing import ClassVar, Literal
 
@@ -153,6 +154,14 @@ class Lines(Picture):
         if len(points) <= 9:
             axes.set_xticks(points, [str(x) for x in points])
             axes.minorticks_off()
+            if not self.logarithmic:
+                # 2 and 8 of 255 would read as 28.
+                for (x, label), (after, next_label) in pairwise(
+                    zip(points, axes.get_xticklabels(), strict=True)
+                ):
+                    if after - x < 0.05 * points[-1]:
+                        label.set_horizontalalignment("right")
+                        next_label.set_horizontalalignment("left")
 
 
 @dataclass(frozen=True)
