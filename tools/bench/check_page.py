@@ -24,6 +24,24 @@ TWICE = """() => {
 
 WIDTH = "() => document.documentElement.scrollWidth"
 
+# A4 within the margins of page.css, in pixels of CSS.
+PAPER = round((210 - 2 * 12) / 25.4 * 96)
+
+# On paper nobody scrolls: what a box cuts off counts too.
+CUT = """(paper) => [...document.querySelectorAll('body *')].filter(element =>
+    !element.ownerSVGElement && element.getBoundingClientRect().right > paper + 1
+).map(element => element.tagName.toLowerCase())"""
+
+# The properties of :root, by name.
+COLOURS = """() => {
+    const style = getComputedStyle(document.documentElement);
+    const names = [...document.styleSheets]
+        .flatMap(sheet => [...sheet.cssRules])
+        .flatMap(rule => [...(rule.style || [])])
+        .filter(name => name.startsWith('--'));
+    return Object.fromEntries(names.map(name => [name, style.getPropertyValue(name).trim()]));
+}"""
+
 
 def look(page: Page, address: str, width: int, pictures: int) -> list[str]:
     page.set_viewport_size({"width": width, "height": 800})
@@ -40,6 +58,17 @@ def look(page: Page, address: str, width: int, pictures: int) -> list[str]:
     return found
 
 
+def look_at_print(page: Page, address: str) -> tuple[list[str], dict[str, str]]:
+    """What is wrong on A4, and the colours there."""
+    page.set_viewport_size({"width": PAPER, "height": 1000})
+    page.emulate_media(media="print")
+    page.goto(address)
+    found = []
+    if cut := page.evaluate(CUT, PAPER):
+        found.append(f"wider than the paper: {', '.join(sorted(set(cut)))}")
+    return found, page.evaluate(COLOURS)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chromium", required=True)
@@ -49,6 +78,8 @@ def main() -> int:
     arguments = parser.parse_args()
 
     found = []
+    address = arguments.page.resolve().as_uri()
+    printed: dict[str, dict[str, str]] = {}
     with sync_playwright() as playwright:
         # Chromium as root has no sandbox; the page is our own.
         browser = playwright.chromium.launch(
@@ -67,17 +98,22 @@ def main() -> int:
                 ),
             )
             for width in (360, 1200):
-                for what in look(
-                    page, arguments.page.resolve().as_uri(), width, arguments.pictures
-                ):
+                for what in look(page, address, width, arguments.pictures):
                     found.append(f"{scheme}, {width} pixels: {what}")
                 if arguments.screenshots:
                     picture = arguments.screenshots / f"{scheme}-{width}.png"
                     page.screenshot(path=picture, full_page=True)
-            page.emulate_media(media="print")
+            wrong, printed[scheme] = look_at_print(page, address)
+            found.extend(f"{scheme}, print: {what}" for what in wrong)
             if arguments.screenshots:
+                page.screenshot(path=arguments.screenshots / f"{scheme}-print.png", full_page=True)
                 page.pdf(path=arguments.screenshots / f"{scheme}.pdf", format="A4")
         browser.close()
+    # Paper is as white where the screen is dark.
+    if differ := [
+        name for name, value in printed["light"].items() if printed["dark"].get(name) != value
+    ]:
+        found.append(f"print: other colours where the screen is dark: {' '.join(differ)}")
     for what in found:
         print(f"{arguments.page}: {what}")
     return 1 if found else 0
