@@ -234,8 +234,9 @@ def cost(runs: Sequence[Result]) -> str:
         "<p>Instructions of one load of a module of 9 KB that does nothing, counted by QEMU "
         "(-icount): the least of 201.</p>"
         + table(tables.table(tables.costs(runs)))
-        + "<p>Bytes of functions and of data in what is linked into kernel/module/. The KUnit "
-        "tests, which the kernel that is measured has built in, are counted apart.</p>"
+        + "<p>Bytes in what is linked into kernel/module/. KUnit tests, which only the rust that "
+        "is measured has built in, are counted apart: their functions and data. The texts that "
+        "they print are among rodata, because nothing tells these from others.</p>"
         + table(tables.table(tables.sizes(runs)))
         + repeat(runs, "cost|size", "scripts/cost")
     )

@@ -21,6 +21,14 @@ import results
 
 ROOT = Path(__file__).absolute().parents[2]
 
+# Of an object: its sections, and what llvm-nm calls the symbols in them.
+PARTS = {
+    "text": (r"\.text|\.(init|exit)\.text$", "tTwW"),
+    "rodata": (r"\.rodata", "rR"),
+    "data": (r"\.data", "dDvV"),
+    "bss": (r"\.bss", "bB"),
+}
+
 
 def digest(*paths: Path) -> str:
     """What is in these files, and in all files of these folders."""
@@ -114,19 +122,28 @@ class Bench:
         return [f"{scripts}/vm", *common, "--", *guest]
 
     def sizes(self, variant: str) -> dict[str, int]:
-        """Bytes of what is linked into kernel/module/, without its KUnit tests."""
-        archive = self.build / variant / "kernel/module/built-in.a"
-        symbols = subprocess.run(
-            [f"llvm-nm{self.llvm_suffix}", "--print-size", str(archive)],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        found = {"text": 0, "data": 0, "tests": 0}
+        """Bytes of what is linked into kernel/module/: of its sections, and of the symbols
+        in them that are KUnit tests. What tests only refer to, like their texts, has no
+        name and cannot be told from the rest."""
+        archive = str(self.build / variant / "kernel/module/built-in.a")
+        found = {f"{what} {part}": 0 for what in ("sections", "tests") for part in PARTS}
+        sections = self.output("llvm-size", "-A", archive)
+        for name, size in re.findall(r"^(\.\S+) +(\d+) +\d+$", sections, re.MULTILINE):
+            for part, (pattern, _) in PARTS.items():
+                if re.match(pattern, name):
+                    found[f"sections {part}"] += int(size)
+        symbols = self.output("llvm-nm", "--print-size", archive)
         for size, kind, name in re.findall(r"^\S+ (\S+) (\w) (\S+)$", symbols, re.MULTILINE):
-            part = "text" if kind in "tTwW" else "data"
-            found["tests" if "kunit" in name or "5tests" in name else part] += int(size, 16)
+            if "kunit" in name or "5tests" in name:
+                for part, (_, kinds) in PARTS.items():
+                    if kind in kinds:
+                        found[f"tests {part}"] += int(size, 16)
         return found
+
+    def output(self, tool: str, *arguments: str) -> str:
+        return subprocess.run(
+            [f"{tool}{self.llvm_suffix}", *arguments], capture_output=True, text=True, check=True
+        ).stdout
 
     def without_paths(self, text: str) -> str:
         """What says where on this machine things lie is nobody's business."""

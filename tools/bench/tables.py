@@ -196,12 +196,27 @@ def costs(runs: Sequence[Result]) -> list[Row]:
     return rows
 
 
-# What run.py's sizes() prints.
+# What run.py's sizes() measures, and what it had measured before.
 PARTS = {
-    "text": "functions, sum of the symbols",
-    "data": "data, sum of the symbols",
-    "tests": "KUnit tests, sum of the symbols",
+    "text": "text: .text*, .init.text, .exit.text",
+    "rodata": "rodata: .rodata*",
+    "data": "data: .data*",
+    "bss": "bss: .bss*",
 }
+SYMBOLS = {
+    "text": "functions, sum of their symbols",
+    "data": "all other symbols, their sum",
+    "tests": "KUnit tests, sum of their symbols",
+}
+
+
+def size_row(name: str, c: float, rust: float) -> Row:
+    return {
+        "part": name,
+        "C": f"{c:,.0f}",
+        "Rust": f"{rust:,.0f}",
+        "/ c": f"{rust / c:.2f}" if c else "-",
+    }
 
 
 def sizes(runs: Sequence[Result]) -> list[Row]:
@@ -209,13 +224,17 @@ def sizes(runs: Sequence[Result]) -> list[Row]:
     c, full = of.get("c"), of.get("full")
     if not c or not full:
         return []
-    return [
-        {
-            "part": name,
-            "C": said(spread([c.number(part)])),
-            "Rust": said(spread([full.number(part)])),
-            "/ c": f"{full.number(part) / c.number(part):.2f}" if c.number(part) else "-",
-        }
+    if "sections text" not in full.values:
+        return [size_row(name, c.number(part), full.number(part)) for part, name in SYMBOLS.items()]
+
+    def without_tests(run: Result, part: str) -> float:
+        return run.number(f"sections {part}") - run.number(f"tests {part}")
+
+    def tests(run: Result) -> float:
+        return sum(run.number(f"tests {part}") for part in PARTS)
+
+    rows = [
+        size_row(name, without_tests(c, part), without_tests(full, part))
         for part, name in PARTS.items()
-        if part in full.values
     ]
+    return [*rows, size_row("KUnit tests", tests(c), tests(full))]
