@@ -86,7 +86,8 @@ class Picture(ABC):
             spine.set_edgecolor(INK)
         axes.grid(axis=self.grid, color=GRID, linewidth=0.6)
         axes.set_axisbelow(True)
-        axes.legend(labelcolor=INK)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(labelcolor=INK)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
         return out.getvalue()
