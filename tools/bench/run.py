@@ -228,9 +228,16 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", default="", metavar="REGEX", help="only runs with such a name")
     parser.add_argument("--list", action="store_true", help="only say what there is to do")
+    parser.add_argument("--forecast", action="store_true", help="only say how long it takes")
     arguments = parser.parse_args()
 
-    bench = Bench(arguments.build, arguments.llvm_suffix)
+    bench = None
+    try:
+        bench = Bench(arguments.build, arguments.llvm_suffix)
+    except FileNotFoundError as error:
+        # What is to be done can be said before there is anything to do it with.
+        if not arguments.list and not arguments.forecast:
+            sys.exit(f"error: there is no {error.filename} yet: scripts/bench without --prepared")
     there = results.read(arguments.results) if arguments.results.exists() else []
     runs = list(plan.quick() if arguments.quick else plan.everything())
     try:
@@ -239,7 +246,7 @@ def main() -> int:
         parser.error(f"--only {arguments.only}: {error}")
     if not runs:
         parser.error(f"--only {arguments.only}: there is no such run, see --list")
-    done = [result.identity() for result in there if bench.is_like(result)]
+    done = [result.identity() for result in there if bench and bench.is_like(result)]
     todo = [run for run in runs if run.identity() not in done]
     left = sum(expected(run, there) for run in todo)
     print(f"{len(runs)} runs, {len(runs) - len(todo)} of them are there.", flush=True)
@@ -251,6 +258,7 @@ def main() -> int:
     if arguments.list:
         for run in todo:
             print(f"{expected(run, there):6.0f} s  {run}")
+    if not bench or arguments.list or arguments.forecast:
         return 0
 
     for number, run in enumerate(todo, 1):
