@@ -22,7 +22,7 @@ impl<T, F: FnOnce() -> Result<T>> PinInit<T> for Init<F> {
     }
 }
 
-/// What an allocation does, whether it succeeds: see [`task::fail_next_allocation`].
+/// What an allocation does, whether it succeeds: see [`task::fail_allocation`].
 pub(crate) fn allocate<T>(init: impl PinInit<T>) -> Result<T> {
     task::assert_may_sleep("allocates");
     task::allocation()?;

@@ -214,17 +214,21 @@ impl<T> DerefMut for Guard<'_, T> {
 }
 
 /// As in the kernel, complete_all() and the waits take the lock of the completion.
-pub struct Completion(loom::sync::Arc<WaitQueue>);
+pub struct Completion(std::sync::Arc<WaitQueue>);
 
 impl Completion {
     pub fn new() -> impl PinInit<Self> {
-        Init(|| Ok(Self(loom::sync::Arc::default())))
+        Init(|| Ok(Self(std::sync::Arc::default())))
     }
 
     pub fn complete_all(&self) {
         task::assert_may_sleep("wakes others");
-        *self.0.done.lock().unwrap() = true;
-        self.0.wake.notify_all();
+        let queue = self.0.clone();
+
+        *queue.done.lock().unwrap() = true;
+        queue.wake.notify_all();
+        // loom reports this unless whatever frees the completion is ordered after it.
+        queue.freed.with(|_| ());
     }
 
     /// The only signals here are fatal.
@@ -248,6 +252,12 @@ impl Completion {
         drop(done);
         task::awake();
         result
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        self.0.freed.with_mut(|_| ());
     }
 }
 

@@ -2,7 +2,10 @@
 
 //! The task that runs: its locks, its signals, its luck with memory.
 
-use loom::sync::{Arc, Condvar, Mutex};
+use loom::{
+    cell::UnsafeCell,
+    sync::{Arc, Condvar, Mutex},
+};
 use std::{
     cell::{Cell, RefCell},
     ops::Deref,
@@ -146,7 +149,7 @@ fn number() -> Pid {
 
 loom::thread_local! {
     static SPINLOCKS: Cell<u32> = Cell::new(0);
-    static FAIL_NEXT_ALLOCATION: Cell<bool> = Cell::new(false);
+    static ALLOCATIONS: Cell<u32> = Cell::new(0);
     static TASK: RefCell<Task> = RefCell::new(Task::new(
         number(),
         false,
@@ -163,29 +166,40 @@ pub(crate) fn assert_may_sleep(what: &str) {
     SPINLOCKS.with(|held| assert_eq!(held.get(), 0, "a task {what} under a spinlock"));
 }
 
-/// Makes the next allocation of this task fail.
-pub fn fail_next_allocation() {
-    FAIL_NEXT_ALLOCATION.with(|fail| fail.set(true));
+/// Makes the `nth` allocation of this task from now on fail, or none if that is 0.
+pub fn fail_allocation(nth: u32) {
+    ALLOCATIONS.with(|left| left.set(nth));
+}
+
+/// Whether there was no such allocation yet.
+pub fn is_to_fail() -> bool {
+    ALLOCATIONS.with(|left| left.get() != 0)
 }
 
 pub(crate) fn allocation() -> Result {
-    match FAIL_NEXT_ALLOCATION.with(|fail| fail.replace(false)) {
-        true => Err(ENOMEM),
-        false => Ok(()),
+    match ALLOCATIONS.with(|left| left.replace(left.get().saturating_sub(1))) {
+        1 => Err(ENOMEM),
+        _ => Ok(()),
     }
 }
 
-/// What a completion keeps: whether it is done, and who sleeps until then.
+/// What a completion keeps: whether it is done, and who sleeps until then. It outlives the
+/// completion, so that a use after that was freed is seen for what it is.
 #[derive(Default)]
 pub(crate) struct WaitQueue {
     pub(crate) done: Mutex<bool>,
     pub(crate) wake: Condvar,
+    /// Written when the completion is freed. There is nothing in it.
+    pub(crate) freed: UnsafeCell<()>,
 }
+
+// SAFETY: There is nothing in `freed`.
+unsafe impl Sync for WaitQueue {}
 
 #[derive(Default)]
 struct SignalState {
     pending: bool,
-    asleep_on: Option<Arc<WaitQueue>>,
+    asleep_on: Option<std::sync::Arc<WaitQueue>>,
 }
 
 /// The signals of one task, to be sent from another.
@@ -217,7 +231,7 @@ impl Signals {
     }
 
     /// Whether a signal is pending; if not, one that comes wakes whoever sleeps on `queue`.
-    fn pending_or_asleep_on(&self, queue: &Arc<WaitQueue>) -> bool {
+    fn pending_or_asleep_on(&self, queue: &std::sync::Arc<WaitQueue>) -> bool {
         let mut state = self.0.lock().unwrap();
 
         if !state.pending {
@@ -228,7 +242,7 @@ impl Signals {
 }
 
 /// [`Signals::pending_or_asleep_on`] of the task that calls.
-pub(crate) fn signal_pending_or_asleep_on(queue: &Arc<WaitQueue>) -> bool {
+pub(crate) fn signal_pending_or_asleep_on(queue: &std::sync::Arc<WaitQueue>) -> bool {
     SIGNALS.with(|mine| match &*mine.borrow() {
         Some(signals) => signals.pending_or_asleep_on(queue),
         None => false,
