@@ -41,6 +41,434 @@ struct World {
     results: Mutex<Vec<Option<c_int>>>,
 }
 
+/// What became of one task's load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Owned,
+    Waited(c_int),
+    /// It did not wait to the end.
+    Left(Error),
+    /// `-EEXIST`: another one had other arguments.
+    Exists,
+    Alone,
+}
+
+const INTERRUPTED: End = End::Left(EINTR);
+
+const REFUSED: End = End::Left(EDEADLK);
+
+impl World {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            table: Table::new().make().unwrap(),
+            waits: Waits::new().make().unwrap(),
+            owners: Default::default(),
+            results: Mutex::default(),
+        })
+    }
+
+    /// The key of a new load of `which`.
+    fn key(&self, which: usize) -> FileKey {
+        let mut results = self.results.lock().unwrap();
+        let first = FileKey {
+            inode: 0x1000,
+            device: which as u32,
+            number: results.len() as u64,
+            flags: 0,
+            args: None,
+        };
+
+        results.push(None);
+        // Addresses that share a bucket, which is the harder case.
+        (first.inode..)
+            .map(|inode| FileKey {
+                inode,
+                ..first.clone()
+            })
+            .filter(|key| key.bucket() == first.bucket())
+            .nth(which)
+            .unwrap()
+    }
+
+    fn owners(&self, key: &FileKey) -> &AtomicI32 {
+        &self.owners[key.device as usize]
+    }
+
+    fn enter(&self, key: &FileKey) -> Role<'_, FileKey> {
+        let role = self.table.enter(key, Caller::current());
+
+        if let Role::Owner(_) = role {
+            let before = self.owners(key).fetch_add(1, SeqCst);
+            assert_eq!(before, 0, "two owners of a key");
+        }
+        role
+    }
+
+    /// Becomes the owner of `which`, which nobody else is.
+    fn own(&self, which: usize) -> (FileKey, Owner<'_, FileKey>) {
+        let key = self.key(which);
+
+        match self.enter(&key) {
+            Role::Owner(owner) => (key, owner),
+            _ => unreachable!(),
+        }
+    }
+
+    fn set_result(&self, key: &FileKey, result: c_int) {
+        self.results.lock().unwrap()[key.number as usize] = Some(result);
+    }
+
+    fn complete(&self, (key, owner): (FileKey, Owner<'_, FileKey>), result: c_int) {
+        self.owners(&key).fetch_sub(1, SeqCst);
+        self.set_result(&key, result);
+        assert_eq!(owner.complete(result), result);
+    }
+
+    /// Waits as finit_module() does.
+    fn wait(&self, load: &kernel::sync::Arc<Pending<FileKey>>) -> Result<c_int> {
+        let result = Pending::wait(load, &self.waits, Leave::Signal, &|_| None);
+
+        match result {
+            Ok(result) => {
+                let expected = self.results.lock().unwrap()[load.key().number as usize];
+                assert_eq!(Some(result), expected, "the result of another load");
+            }
+            Err(EINTR) => assert!(Task::current().signal_pending(), "interrupted by nothing"),
+            Err(err) => assert_eq!(err, EDEADLK),
+        }
+        result
+    }
+
+    /// One load, as `module_dedup_load_file()` of dedup.rs does it. `result` is what it returns if
+    /// it owns.
+    fn load(&self, which: usize, result: c_int) -> End {
+        self.load_key(self.key(which), result)
+    }
+
+    /// The same with arguments.
+    fn load_with(&self, which: usize, args: &[u8], result: c_int) -> End {
+        let key = FileKey {
+            args: Some(kernel::sync::Arc::new(args.to_vec())),
+            ..self.key(which)
+        };
+
+        self.load_key(key, result)
+    }
+
+    fn load_key(&self, key: FileKey, result: c_int) -> End {
+        loop {
+            match self.enter(&key) {
+                Role::Owner(owner) => {
+                    self.complete((key, owner), result);
+                    return End::Owned;
+                }
+                Role::Waiter(other) => match self.wait(&other) {
+                    Ok(result) => match key.verdict(other.key(), result, false) {
+                        Verdict::Share => return End::Waited(result),
+                        Verdict::Exists => return End::Exists,
+                        Verdict::Again => (),
+                    },
+                    Err(err) => return End::Left(err),
+                },
+                Role::Alone => return End::Alone,
+            }
+        }
+    }
+
+    /// A load of `which` whose init function loads `inner` and succeeds whatever comes of that.
+    /// Returns what that was, if this was the task to do it.
+    fn nest(&self, which: usize, inner: usize) -> Option<End> {
+        let key = self.key(which);
+
+        match self.enter(&key) {
+            Role::Owner(owner) => {
+                let end = self.load(inner, 2);
+
+                self.complete((key, owner), 1);
+                Some(end)
+            }
+            Role::Waiter(load) => {
+                // Who owns nothing is refused nothing.
+                assert!(self.wait(&load).is_ok());
+                None
+            }
+            Role::Alone => unreachable!(),
+        }
+    }
+
+    /// Nobody loads or waits any more: the table is empty, and so is the graph. To look into each of
+    /// their buckets would take loom longer than all the rest.
+    fn assert_empty(&self) {
+        assert_eq!(list::linked(), 0, "a load or a wait is left");
+    }
+}
+
+/// All interleavings of two tasks.
+fn model(f: impl Fn() + Sync + Send + 'static) {
+    check(Builder::new(), f);
+}
+
+fn check(builder: Builder, f: impl Fn() + Sync + Send + 'static) {
+    builder.check(f);
+}
+
+/// All interleavings in which at most so many times a task is interrupted by another where it could
+/// have gone on. Each more takes many times as long.
+fn model_with_preemptions(bound: usize, f: impl Fn() + Sync + Send + 'static) {
+    let mut builder = Builder::new();
+
+    builder.preemption_bound.get_or_insert(bound);
+    check(builder, f);
+}
+
+/// The same for three tasks that do a load each.
+fn model_of_three(f: impl Fn() + Sync + Send + 'static) {
+    model_with_preemptions(5, f);
+}
+
+fn spawn<T: 'static>(
+    world: &Arc<World>,
+    f: impl FnOnce(&Arc<World>) -> T + 'static,
+) -> thread::JoinHandle<T> {
+    let world = world.clone();
+
+    thread::spawn(move || f(&world))
+}
+
+fn succeeded(end: End) -> bool {
+    matches!(end, End::Owned | End::Waited(0..))
+}
+
+/// Two tasks, one key.
+#[test]
+fn two_tasks() {
+    model(|| {
+        let world = World::new();
+        let other = spawn(&world, |world| world.load(0, 1));
+        let this = world.load(0, 2);
+        let other = other.join().unwrap();
+
+        assert!(succeeded(this) && succeeded(other));
+        assert!(this == End::Owned || other == End::Owned);
+        world.assert_empty();
+    });
+}
+
+/// Three tasks, one key.
+#[test]
+fn three_tasks() {
+    model_of_three(|| {
+        let world = World::new();
+        let others = [1, 2].map(|i| spawn(&world, move |world| world.load(0, i)));
+
+        assert!(succeeded(world.load(0, 3)));
+        for other in others {
+            assert!(succeeded(other.join().unwrap()));
+        }
+        world.assert_empty();
+    });
+}
+
+/// Three tasks, two keys of one bucket: who is alone with a key owns it.
+#[test]
+fn two_keys() {
+    model_of_three(|| {
+        let world = World::new();
+        let same = spawn(&world, |world| world.load(0, 1));
+        let different = spawn(&world, |world| world.load(1, 2));
+
+        assert!(succeeded(world.load(0, 3)));
+        assert!(succeeded(same.join().unwrap()));
+        assert_eq!(different.join().unwrap(), End::Owned);
+        world.assert_empty();
+    });
+}
+
+/// A task that loads again at once, while others may still wait for its first load.
+#[test]
+fn again() {
+    model(|| {
+        let world = World::new();
+        let other = spawn(&world, |world| world.load(0, 1));
+
+        assert!(succeeded(world.load(0, 2)));
+        assert!(succeeded(world.load(0, 3)));
+        assert!(succeeded(other.join().unwrap()));
+        world.assert_empty();
+    });
+}
+
+/// A signal for one of two tasks: it leaves or it does not, and the other one never notices. When
+/// it comes back, it does not get what it knows already: that load is over.
+#[test]
+fn signal() {
+    model_of_three(|| {
+        let world = World::new();
+        let signals = Signals::new();
+        let target = signals.clone();
+        let other = spawn(&world, move |world| {
+            target.adopt();
+            let first = world.load(0, 1);
+            let second = world.load(0, 3);
+
+            assert!(first == End::Owned || first != second || first == INTERRUPTED);
+            [first, second]
+        });
+        let sender = thread::spawn(move || signals.send());
+
+        assert!(succeeded(world.load(0, 2)));
+        for end in other.join().unwrap() {
+            assert!(succeeded(end) || end == INTERRUPTED);
+        }
+        sender.join().unwrap();
+        world.assert_empty();
+    });
+}
+
+/// A signal that was there before the wait does not keep a result away that was there as well.
+#[test]
+fn pending_signal() {
+    model(|| {
+        let world = World::new();
+        let other = spawn(&world, |world| {
+            let signals = Signals::new();
+
+            signals.send();
+            signals.adopt();
+            world.load(0, 1)
+        });
+
+        assert!(succeeded(world.load(0, 2)));
+        let other = other.join().unwrap();
+        assert!(succeeded(other) || other == INTERRUPTED);
+        world.assert_empty();
+    });
+}
+
+/// Runs a model in which the nth allocation of a task fails, for one n after the other. The model
+/// says whether there were so many.
+fn for_each_allocation(f: fn(u32) -> bool) {
+    for nth in 1.. {
+        let has_failed = std::sync::Arc::new(AtomicBool::new(false));
+        let seen = has_failed.clone();
+
+        model(move || {
+            seen.fetch_or(f(nth), SeqCst);
+        });
+        if !has_failed.load(SeqCst) {
+            return assert!(nth > 1, "there are allocations");
+        }
+    }
+}
+
+/// No memory for an entry or a wait: the load goes on, alone or not, and disturbs nobody.
+#[test]
+fn no_memory() {
+    for_each_allocation(|nth| {
+        let world = World::new();
+        let other = spawn(&world, move |world| {
+            task::fail_allocation(nth);
+            (world.load(0, 1), !task::is_to_fail())
+        });
+
+        assert!(succeeded(world.load(0, 2)));
+        let (other, has_failed) = other.join().unwrap();
+        assert!(succeeded(other) || other == End::Alone);
+        world.assert_empty();
+        has_failed
+    });
+}
+
+/// No memory for the wait of a helper or of who started it. The circle need not be seen then, so
+/// here nobody waits for the helper.
+fn helper_without_memory(of_requester: u32, of_helper: u32) -> bool {
+    let world = World::new();
+    let load = world.own(0);
+
+    task::fail_allocation(of_requester);
+    let ticket = world.waits.begin_helper(Name::new(b"alias"));
+    let requester_failed = of_requester != 0 && !task::is_to_fail();
+    assert_eq!(ticket == 0, requester_failed);
+    let helper = spawn(&world, move |world| {
+        Task::become_helper();
+        world.waits.helper_started(ticket);
+        task::fail_allocation(of_helper);
+        let end = world.load(0, 3);
+
+        (end, of_helper != 0 && !task::is_to_fail())
+    });
+
+    world.waits.end_helper(ticket);
+    world.complete(load, 1);
+    let (end, helper_failed) = helper.join().unwrap();
+    assert!(succeeded(end) || matches!(end, REFUSED | End::Alone));
+    assert!(end != REFUSED || ticket != 0);
+    world.assert_empty();
+    requester_failed || helper_failed
+}
+
+#[test]
+fn no_memory_around_a_helper() {
+    for_each_allocation(|nth| helper_without_memory(nth, 0));
+    for_each_allocation(|nth| helper_without_memory(0, nth));
+}
+
+/// Other arguments: who waited for a load that succeeded finds the module there, and who waited for
+/// one that failed loads it after all.
+#[test]
+fn other_arguments() {
+    model(|| {
+        let world = World::new();
+        let other = spawn(&world, |world| world.load_with(0, b"a=1", -5));
+
+        assert_eq!(world.load_with(0, b"a=2", 0), End::Owned);
+        assert!(matches!(other.join().unwrap(), End::Owned | End::Exists));
+        world.assert_empty();
+    });
+}
+
+/// An owner that fails tells those who wait.
+#[test]
+fn failing_owner() {
+    model(|| {
+        let world = World::new();
+        let other = spawn(&world, |world| world.load(0, -5));
+        let this = world.load(0, -6);
+
+        assert!(matches!(this, End::Owned | End::Waited(-5)));
+        assert!(matches!(
+            other.join().unwrap(),
+            End::Owned | End::Waited(-6)
+        ));
+        world.assert_empty();
+    });
+}
+
+/// One of two waiters leaves, and the owner loads again at once: who stays is told of the first
+/// load or has a part in the second.
+#[test]
+fn again_when_one_has_left() {
+    model_of_three(|| {
+        let world = World::new();
+        let load = world.own(0);
+        let leaves = spawn(&world, |world| {
+            let signals = Signals::new();
+
+            signals.send();
+            signals.adopt();
+            world.load(0, 1)
+        });
+        let stays = spawn(&world, |world| world.load(0, 2));
+
+        world.complete(load, 3);
+        assert!(succeeded(world.load(0, 4)));
+        let leaves = leaves.join().unwrap();
+        assert!(succeeded(leaves) || leaves == INTERRUPTED);
+        assert!(succeeded(stays.join().unwrap()));
+        world.assert_empty();
+    });
+}
+
 /// An owner that gives up without a result leaves nobody behind.
 #[test]
 fn dropped_owner() {
