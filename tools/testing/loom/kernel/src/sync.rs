@@ -10,6 +10,7 @@ use loom::{
     },
 };
 use std::{
+    cell::Cell,
     marker::Unsize,
     mem::MaybeUninit,
     ops::{CoerceUnsized, Deref, DerefMut},
@@ -36,7 +37,7 @@ pub mod atomic {
 
     use loom::sync::atomic::{AtomicU32, Ordering};
     use ordering::Relaxed;
-    use std::marker::PhantomData;
+    use std::{cell::Cell, marker::PhantomData};
 
     /// A number of 32 bits: there are no others.
     pub trait Number {
@@ -64,19 +65,47 @@ pub mod atomic {
         }
     }
 
-    pub struct Atomic<T>(AtomicU32, PhantomData<T>);
+    std::thread_local! {
+        static IS_PLAIN: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Says whether the atomics that are made from now on in this model are plain numbers: right
+    /// where a lock protects them or nothing depends on them, and much less for loom to explore.
+    pub fn be_plain(plain: bool) {
+        IS_PLAIN.set(plain);
+    }
+
+    enum Word {
+        Loom(AtomicU32),
+        Plain(std::sync::atomic::AtomicU32),
+    }
+
+    pub struct Atomic<T>(Word, PhantomData<T>);
+
+    macro_rules! call {
+        ($atomic:expr, $method:ident($($arg:expr),*)) => {
+            match &$atomic.0 {
+                Word::Loom(word) => word.$method($($arg),*),
+                Word::Plain(word) => word.$method($($arg),*),
+            }
+        };
+    }
 
     impl<T: Number> Atomic<T> {
         pub fn new(value: T) -> Self {
-            Self(AtomicU32::new(value.bits()), PhantomData)
+            let word = match IS_PLAIN.get() {
+                true => Word::Plain(value.bits().into()),
+                false => Word::Loom(AtomicU32::new(value.bits())),
+            };
+            Self(word, PhantomData)
         }
 
         pub fn load(&self, _: Relaxed) -> T {
-            T::from_bits(self.0.load(Ordering::Relaxed))
+            T::from_bits(call!(self, load(Ordering::Relaxed)))
         }
 
         pub fn store(&self, value: T, _: Relaxed) {
-            self.0.store(value.bits(), Ordering::Relaxed);
+            call!(self, store(value.bits(), Ordering::Relaxed));
         }
 
         pub fn add(&self, value: T, _: Relaxed) {
@@ -84,55 +113,72 @@ pub mod atomic {
         }
 
         pub fn fetch_add(&self, value: T, _: Relaxed) -> T {
-            T::from_bits(self.0.fetch_add(value.bits(), Ordering::Relaxed))
+            T::from_bits(call!(self, fetch_add(value.bits(), Ordering::Relaxed)))
         }
 
         pub fn fetch_sub(&self, value: T, _: Relaxed) -> T {
-            T::from_bits(self.0.fetch_sub(value.bits(), Ordering::Relaxed))
+            T::from_bits(call!(self, fetch_sub(value.bits(), Ordering::Relaxed)))
         }
 
         pub fn cmpxchg(&self, old: T, new: T, _: Relaxed) -> Result<T, T> {
             let relaxed = Ordering::Relaxed;
 
-            self.0
-                .compare_exchange(old.bits(), new.bits(), relaxed, relaxed)
-                .map(T::from_bits)
-                .map_err(T::from_bits)
+            call!(
+                self,
+                compare_exchange(old.bits(), new.bits(), relaxed, relaxed)
+            )
+            .map(T::from_bits)
+            .map_err(T::from_bits)
         }
     }
 }
 
-/// A counted reference. loom sees what is done to the count, and std keeps what is counted: that
-/// may be a `dyn Trait`, which loom's own type does not allow for.
-pub struct Arc<T: ?Sized> {
-    /// Dropped before the value, which it orders after all that others did to it.
-    count: loom::sync::Arc<()>,
-    value: std::sync::Arc<T>,
+std::thread_local! {
+    static LIVE: Cell<usize> = const { Cell::new(0) };
 }
+
+/// How much there is that references are counted of: loom runs the tasks of a model in one thread.
+pub fn live() -> usize {
+    LIVE.get()
+}
+
+/// A counted reference. The count is not for loom: safe code sees only when what is counted is
+/// freed, and to try all orders in which references can go takes 30 times as long.
+pub struct Arc<T: ?Sized>(std::sync::Arc<T>);
 
 impl<T: ?Sized + Unsize<U>, U: ?Sized> CoerceUnsized<Arc<U>> for Arc<T> {}
 
 impl<T> Arc<T> {
     pub fn new(value: T) -> Self {
-        Self {
-            count: loom::sync::Arc::new(()),
-            value: std::sync::Arc::new(value),
-        }
+        LIVE.set(LIVE.get() + 1);
+        Self(std::sync::Arc::new(value))
     }
 }
 
 impl<T: ?Sized> Clone for Arc<T> {
     fn clone(&self) -> Self {
-        Self {
-            count: self.count.clone(),
-            value: self.value.clone(),
+        Self(self.0.clone())
+    }
+}
+
+impl<T: ?Sized> Arc<T> {
+    /// Whether there is no other reference.
+    pub fn is_last(&self) -> bool {
+        std::sync::Arc::strong_count(&self.0) == 1
+    }
+}
+
+impl<T: ?Sized> Drop for Arc<T> {
+    fn drop(&mut self) {
+        if self.is_last() {
+            LIVE.set(LIVE.get() - 1);
         }
     }
 }
 
 impl<T: ?Sized + std::fmt::Display> std::fmt::Display for Arc<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.value.fmt(f)
+        self.0.fmt(f)
     }
 }
 
@@ -140,7 +186,7 @@ impl<T: ?Sized> Deref for Arc<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.value
+        &self.0
     }
 }
 
@@ -213,7 +259,8 @@ impl<T> DerefMut for Guard<'_, T> {
     }
 }
 
-/// As in the kernel, complete_all() and the waits take the lock of the completion.
+/// As in the kernel, complete_all() and the waits take the lock of the completion, and who sleeps is
+/// woken under it.
 pub struct Completion(std::sync::Arc<WaitQueue>);
 
 impl Completion {
@@ -225,10 +272,12 @@ impl Completion {
         task::assert_may_sleep("wakes others");
         let queue = self.0.clone();
 
-        *queue.done.lock().unwrap() = true;
+        let mut done = queue.done.lock().unwrap();
+        *done = true;
         queue.wake.notify_all();
-        // loom reports this unless whatever frees the completion is ordered after it.
-        queue.freed.with(|_| ());
+        drop(done);
+        let freed = queue.freed.fetch_or(false, Ordering::Relaxed);
+        assert!(!freed, "a completion is used after it was freed");
     }
 
     /// The only signals here are fatal.
@@ -257,7 +306,7 @@ impl Completion {
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        self.0.freed.with_mut(|_| ());
+        self.0.freed.store(true, Ordering::Relaxed);
     }
 }
 

@@ -2,10 +2,7 @@
 
 //! The task that runs: its locks, its signals, its luck with memory.
 
-use loom::{
-    cell::UnsafeCell,
-    sync::{Arc, Condvar, Mutex},
-};
+use loom::sync::{atomic::AtomicBool, Arc, Condvar, Mutex};
 use std::{
     cell::{Cell, RefCell},
     ops::Deref,
@@ -189,12 +186,9 @@ pub(crate) fn allocation() -> Result {
 pub(crate) struct WaitQueue {
     pub(crate) done: Mutex<bool>,
     pub(crate) wake: Condvar,
-    /// Written when the completion is freed. There is nothing in it.
-    pub(crate) freed: UnsafeCell<()>,
+    /// Whether the completion is freed.
+    pub(crate) freed: AtomicBool,
 }
-
-// SAFETY: There is nothing in `freed`.
-unsafe impl Sync for WaitQueue {}
 
 #[derive(Default)]
 struct SignalState {
