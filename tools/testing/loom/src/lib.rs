@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! kernel/module/dedup/, unchanged, under loom: two tasks exhaustively, three with bounds.
+//! kernel/module/dedup/, unchanged, under loom: two tasks exhaustively, three with a bound on how
+//! often they are interrupted, or, where a model says so and `EXHAUSTIVE` is set, without.
 
 #![allow(dead_code)]
 

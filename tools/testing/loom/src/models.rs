@@ -220,9 +220,18 @@ fn model_with_preemptions(bound: usize, f: impl Fn() + Sync + Send + 'static) {
     check(builder, f);
 }
 
-/// The same for three tasks that do a load each.
+/// The same for three tasks, with a bound that takes seconds.
 fn model_of_three(f: impl Fn() + Sync + Send + 'static) {
     model_with_preemptions(5, f);
+}
+
+/// All interleavings of three tasks, if `EXHAUSTIVE` is set: that takes minutes.
+fn model_exhaustively(f: impl Fn() + Sync + Send + 'static) {
+    if std::env::var_os("EXHAUSTIVE").is_some() {
+        model(f);
+    } else {
+        model_of_three(f);
+    }
 }
 
 fn spawn<T: 'static>(
@@ -268,10 +277,26 @@ fn three_tasks() {
     });
 }
 
+/// The same once the first of them, which might be any, is the owner.
+#[test]
+fn two_after_the_first() {
+    model_exhaustively(|| {
+        let world = World::new();
+        let load = world.own(0);
+        let others = [1, 2].map(|i| spawn(&world, move |world| world.load(0, i)));
+
+        world.complete(load, 3);
+        for other in others {
+            assert!(succeeded(other.join().unwrap()));
+        }
+        world.assert_empty();
+    });
+}
+
 /// Three tasks, two keys of one bucket: who is alone with a key owns it.
 #[test]
 fn two_keys() {
-    model_of_three(|| {
+    model_exhaustively(|| {
         let world = World::new();
         let same = spawn(&world, |world| world.load(0, 1));
         let different = spawn(&world, |world| world.load(1, 2));
