@@ -24,7 +24,7 @@ use std::sync::{atomic::AtomicBool, Arc, Mutex};
 use crate::{
     autoload::Requests,
     idempotent::{Owner, Pending, Role, Table},
-    key::{FileKey, Key, Name, Verdict},
+    key::{Args, FileKey, Key, Name, Verdict},
     waits::{Caller, Leave, Waits},
 };
 
@@ -75,7 +75,7 @@ impl World {
             device: which as u32,
             number: results.len() as u64,
             flags: 0,
-            args: None,
+            args: Args::Empty,
         };
 
         results.push(None);
@@ -124,14 +124,20 @@ impl World {
         assert_eq!(owner.complete(result), result);
     }
 
+    /// Leaves before there was a result.
+    fn leave(&self, (key, owner): (FileKey, Owner<'_, FileKey>)) {
+        self.owners(&key).fetch_sub(1, SeqCst);
+        drop(owner);
+    }
+
     /// Waits as finit_module() does.
-    fn wait(&self, load: &kernel::sync::Arc<Pending<FileKey>>) -> Result<c_int> {
+    fn wait(&self, load: &kernel::sync::Arc<Pending<FileKey>>) -> Result<Option<c_int>> {
         let result = Pending::wait(load, &self.waits, Leave::Signal, &|_| None);
 
         match result {
             Ok(result) => {
                 let expected = self.results.lock().unwrap()[load.key().number as usize];
-                assert_eq!(Some(result), expected, "the result of another load");
+                assert_eq!(result, expected, "the result of another load");
             }
             Err(EINTR) => assert!(Task::current().signal_pending(), "interrupted by nothing"),
             Err(err) => assert_eq!(err, EDEADLK),
@@ -148,7 +154,7 @@ impl World {
     /// The same with arguments.
     fn load_with(&self, which: usize, args: &[u8], result: c_int) -> End {
         let key = FileKey {
-            args: Some(kernel::sync::Arc::new(args.to_vec())),
+            args: Args::Copied(kernel::sync::Arc::new(args.to_vec())),
             ..self.key(which)
         };
 
@@ -164,7 +170,7 @@ impl World {
                 }
                 Role::Waiter(other) => match self.wait(&other) {
                     Ok(result) => match key.verdict(other.key(), result, false) {
-                        Verdict::Share => return End::Waited(result),
+                        Verdict::Share(result) => return End::Waited(result),
                         Verdict::Exists => return End::Exists,
                         Verdict::Again => (),
                     },
@@ -189,7 +195,7 @@ impl World {
             }
             Role::Waiter(load) => {
                 // Who owns nothing is refused nothing.
-                assert!(self.wait(&load).is_ok());
+                assert!(matches!(self.wait(&load), Ok(Some(_))));
                 None
             }
             Role::Alone => unreachable!(),
@@ -502,16 +508,27 @@ fn dropped_owner() {
 
         let key = world.key(0);
         match world.enter(&key) {
-            Role::Owner(owner) => {
-                world.owners(&key).fetch_sub(1, SeqCst);
-                world.set_result(&key, EINTR.to_errno());
-                drop(owner);
-            }
-            Role::Waiter(load) => assert_eq!(world.wait(&load), Ok(1)),
+            Role::Owner(owner) => world.leave((key, owner)),
+            Role::Waiter(load) => assert_eq!(world.wait(&load), Ok(Some(1))),
             Role::Alone => unreachable!(),
         }
-        let other = other.join().unwrap();
-        assert!(other == End::Owned || other == End::Waited(EINTR.to_errno()));
+        assert_eq!(other.join().unwrap(), End::Owned);
+        world.assert_empty();
+    });
+}
+
+/// The same with two who wait: one of them takes the place of the owner, for both.
+#[test]
+fn dropped_owner_of_two() {
+    model_of_three(|| {
+        let world = World::new();
+        let load = world.own(0);
+        let others = [1, 2].map(|i| spawn(&world, move |world| world.load(0, i)));
+
+        world.leave(load);
+        let others = others.map(|other| other.join().unwrap());
+        assert!(others.contains(&End::Owned));
+        assert!(others.into_iter().all(succeeded));
         world.assert_empty();
     });
 }

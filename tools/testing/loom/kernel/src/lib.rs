@@ -43,6 +43,7 @@ pub mod error {
     }
 
     pub const EINTR: Error = Error(-4);
+    pub const EAGAIN: Error = Error(-11);
     pub const ENOMEM: Error = Error(-12);
     pub const EDEADLK: Error = Error(-35);
     pub const ETIMEDOUT: Error = Error(-110);

@@ -2,7 +2,7 @@
 
 //! Time, which stands still.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, ops::Sub};
 
 #[derive(Clone, Copy)]
 pub struct Monotonic;
@@ -16,6 +16,14 @@ impl<C> Instant<C> {
     }
 
     pub fn elapsed(&self) -> Delta {
+        Delta(0)
+    }
+}
+
+impl<C> Sub for Instant<C> {
+    type Output = Delta;
+
+    fn sub(self, _: Self) -> Delta {
         Delta(0)
     }
 }
