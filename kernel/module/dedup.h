@@ -64,6 +64,7 @@ extern enum module_dedup_mode module_dedup_mode;
 /* Called by C. */
 int module_dedup_load_file(struct file *file, const char __user *uargs, int flags);
 int module_dedup_load_memory(void __user *umod, unsigned long len, const char __user *uargs);
+/* NULL if there was no memory to copy them; they are still in user space then. */
 const char *module_dedup_args(const struct module_dedup_load *load);
 int module_dedup_request(char *module_name, bool wait);
 void module_dedup_debugfs_init(struct dentry *dir);

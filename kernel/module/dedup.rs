@@ -381,7 +381,7 @@ fn load_compressed(
 /// Returns what `init_module_from_file()` returned to whoever called it: 0 or a negative errno;
 /// `-EINTR` if a signal ended the wait, or `-EDEADLK` if it would never have ended. Whoever waited
 /// for a load with other flags or arguments fails with `-EEXIST` if that succeeded, and loads the
-/// module itself if it failed; and so it does if that load left its own wait for the name.
+/// module itself if it failed. Whoever waited for a load that left its own wait starts again.
 ///
 /// Sleeps. To be called without locks.
 ///
@@ -608,7 +608,7 @@ pub unsafe extern "C" fn module_patient_check_exists(
     }
 }
 
-/// Tells that a module is about to unload, if it can.
+/// Tells that a module is about to unload, if it can: what was requested before answers no more.
 ///
 /// # Safety
 ///
@@ -621,7 +621,8 @@ pub unsafe extern "C" fn module_dedup_before_unload() {
     }
 }
 
-/// Tells that the module of that name begins to unload, and is seen to.
+/// Tells that the module of that name begins to unload, and is seen to. What was requested since
+/// [`module_dedup_before_unload`] may have found it live, and answers no more either.
 ///
 /// # Safety
 ///
@@ -629,6 +630,7 @@ pub unsafe extern "C" fn module_dedup_before_unload() {
 #[export]
 pub unsafe extern "C" fn module_dedup_unloading(name: *const c_char) {
     if let Some(dedup) = DEDUP.as_ref() {
+        dedup.requests.unloading();
         // SAFETY: By the requirements of this function.
         dedup.origins.forget(&unsafe { name_from_array(name) });
     }

@@ -35,7 +35,10 @@ TRACE_EVENT(module_dedup_wait,
 		      MINOR(__entry->dev), __entry->ino, __get_str(comm), __entry->owner)
 );
 
-/* It waits no more: for the result of the owner, or because a signal came (-EINTR). */
+/*
+ * It waits no more: for the result of the owner, because a signal came (-EINTR), or
+ * because the owner left, so that it starts again (-EAGAIN).
+ */
 TRACE_EVENT(module_dedup_done,
 	    TP_PROTO(unsigned int kind, const char *name, u32 dev, u64 ino, pid_t owner,
 		     const char *comm, int result, s64 waited_us),

@@ -100,10 +100,10 @@ pub(crate) struct Requests {
     /// allocated.
     #[pin]
     done: SpinLock<List<Done>>,
-    /// How many modules have begun to unload. A request names an alias, which may stand for any
-    /// module and those that it needs, so that any unload ends the replays of all that went before.
-    /// It orders nothing: whoever knows of an unload has synchronized with it elsewhere, by the
-    /// state or the reference count of the module.
+    /// Goes up before and after a module is seen to unload. A request names an alias, which may
+    /// stand for any module and those that it needs, so that any unload ends the replays of all that
+    /// went before, or began between the two. It orders nothing: whoever knows of an unload has
+    /// mostly synchronized with it elsewhere, and may else be answered as if it came a moment before.
     unloads: Atomic<u32>,
 }
 
@@ -121,8 +121,8 @@ impl Requests {
         &self.in_flight
     }
 
-    /// To be called when a module is about to unload, before anyone can see it. That it stays after
-    /// all does no harm.
+    /// To be called when a module is about to unload, before anyone can see it, and once more when
+    /// everyone can. That it stays after all does no harm.
     pub(crate) fn unloading(&self) {
         self.unloads.add(1_u32, Relaxed);
     }

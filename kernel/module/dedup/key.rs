@@ -188,7 +188,7 @@ impl Name {
 }
 
 impl Key for Name {
-    /// FNV-1a over the name and what follows it, eight bytes at a time: what differs is rotated to
+    /// FNV-1a over the name and the NULs behind it, eight bytes at a time: what differs is rotated to
     /// where the multiplication spreads it.
     fn bucket(&self) -> u8 {
         let words = self.bytes.chunks_exact(size_of::<u64>());

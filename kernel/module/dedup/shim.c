@@ -91,7 +91,7 @@ loff_t module_dedup_file_size(const struct file *file)
 
 /*
  * What is in the page cache of a file, without the way through its file system. That
- * of a disk or of memory says what the file is; over a network, it may have changed.
+ * of a disk or of memory says what is in the file; over a network, it may have changed.
  */
 static bool read_cached(const struct file *file, loff_t pos, void *to, size_t len)
 {
