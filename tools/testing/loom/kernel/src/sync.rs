@@ -275,9 +275,10 @@ impl Completion {
         let mut done = queue.done.lock().unwrap();
         *done = true;
         queue.wake.notify_all();
-        drop(done);
-        let freed = queue.freed.fetch_or(false, Ordering::Relaxed);
-        assert!(!freed, "a completion is used after it was freed");
+        assert!(
+            !queue.freed.get(),
+            "a completion is used after it was freed"
+        );
     }
 
     /// The only signals here are fatal.
@@ -306,7 +307,7 @@ impl Completion {
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        self.0.freed.store(true, Ordering::Relaxed);
+        self.0.freed.set(true);
     }
 }
 

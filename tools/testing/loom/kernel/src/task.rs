@@ -2,7 +2,7 @@
 
 //! The task that runs: its locks, its signals, its luck with memory.
 
-use loom::sync::{atomic::AtomicBool, Arc, Condvar, Mutex};
+use loom::sync::{Arc, Condvar, Mutex};
 use std::{
     cell::{Cell, RefCell},
     ops::Deref,
@@ -187,8 +187,11 @@ pub(crate) struct WaitQueue {
     pub(crate) done: Mutex<bool>,
     pub(crate) wake: Condvar,
     /// Whether the completion is freed.
-    pub(crate) freed: AtomicBool,
+    pub(crate) freed: Cell<bool>,
 }
+
+// SAFETY: loom runs one task at a time, all of them in one thread.
+unsafe impl Sync for WaitQueue {}
 
 #[derive(Default)]
 struct SignalState {
