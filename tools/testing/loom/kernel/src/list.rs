@@ -2,7 +2,7 @@
 
 //! Lists. What is in one is an [`Arc`]; how it is linked is of no interest here.
 
-use std::{cell::Cell, ops::Deref};
+use std::ops::Deref;
 
 use crate::{
     error::Result,
@@ -52,15 +52,6 @@ impl<T> Deref for ListArc<T> {
     }
 }
 
-std::thread_local! {
-    static LINKED: Cell<usize> = const { Cell::new(0) };
-}
-
-/// How many items there are in all lists together: loom runs the tasks of a model in one thread.
-pub fn linked() -> usize {
-    LINKED.get()
-}
-
 /// As small as in the kernel while it is empty: a table has many, and loom's tasks small stacks.
 #[allow(clippy::box_collection)]
 pub struct List<T>(Option<Box<Vec<ListArc<T>>>>);
@@ -77,7 +68,6 @@ impl<T> List<T> {
 
     pub fn push_front(&mut self, item: ListArc<T>) {
         self.0.get_or_insert_default().insert(0, item);
-        LINKED.set(LINKED.get() + 1);
     }
 
     pub fn iter(&self) -> impl Iterator<Item = ArcBorrow<'_, T>> {
@@ -90,12 +80,6 @@ impl<T> List<T> {
 
     pub fn cursor_front(&mut self) -> Cursor<'_, T> {
         Cursor { list: self, at: 0 }
-    }
-}
-
-impl<T> Drop for List<T> {
-    fn drop(&mut self) {
-        LINKED.set(LINKED.get() - self.items().len());
     }
 }
 
@@ -124,7 +108,6 @@ pub struct CursorPeek<'a, T> {
 
 impl<T> CursorPeek<'_, T> {
     pub fn remove(self) -> ListArc<T> {
-        LINKED.set(LINKED.get() - 1);
         self.list.0.as_mut().unwrap().remove(self.at)
     }
 }
