@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! kernel/module/dedup/, unchanged, under loom: two tasks exhaustively, three with a bound on how
-//! often they are interrupted, or, where a model says so and `EXHAUSTIVE` is set, without.
+//! kernel/module/dedup/, unchanged, under loom: two tasks exhaustively, and three on two keys; three
+//! on one key if `EXHAUSTIVE` is set; and what more they do with a bound on how often they are
+//! interrupted.
 
 #![allow(dead_code)]
 

@@ -302,7 +302,7 @@ fn two_after_the_first() {
 /// Three tasks, two keys of one bucket: who is alone with a key owns it.
 #[test]
 fn two_keys() {
-    model_exhaustively(|| {
+    model(|| {
         let world = World::new();
         let same = spawn(&world, |world| world.load(0, 1));
         let different = spawn(&world, |world| world.load(1, 2));
