@@ -101,9 +101,10 @@ pub(crate) struct Requests {
     #[pin]
     done: SpinLock<List<Done>>,
     /// Goes up before and after a module is seen to unload. A request names an alias, which may
-    /// stand for any module and those that it needs, so that any unload ends the replays of all that
-    /// went before, or began between the two. It orders nothing: whoever knows of an unload has
-    /// mostly synchronized with it elsewhere, and may else be answered as if it came a moment before.
+    /// stand for any module and those that it needs, so that any unload ends the replays of all
+    /// that went before, or began between the two. It orders nothing: whoever knows of an unload
+    /// has mostly synchronized with it elsewhere, and may else be answered as if it came a moment
+    /// before.
     unloads: Atomic<u32>,
 }
 
@@ -238,10 +239,7 @@ impl Requests {
         let mut cursor = done.cursor_front();
 
         while let Some(request) = cursor.peek_next() {
-            if request.unloads != unloads
-                || now - request.at >= REPLAY
-                || kept == MAX_REPLAYS - 1
-            {
+            if request.unloads != unloads || now - request.at >= REPLAY || kept == MAX_REPLAYS - 1 {
                 forgotten.push_front(request.remove());
             } else {
                 kept += 1;

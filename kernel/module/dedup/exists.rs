@@ -3,8 +3,9 @@
 //! The check of a module's name: one load of a name at a time, and none of a module that is there.
 //!
 //! A load *claims* its name once it knows it, before it allocates the module. Who finds the name
-//! claimed, and the module not live yet, waits for that one load, and is woken by no other. The list of modules decides all the
-//! same: it is looked at after the claim, and again when the module joins it.
+//! claimed, and the module not live yet, waits for that one load, and is woken by no other. The
+//! list of modules decides all the same: it is looked at after the claim, and again when the module
+//! joins it.
 //!
 //! Whoever waited does not try to load the module itself if that failed: many requests for a
 //! module that cannot be loaded would fail one after the other, each after as long a time.

@@ -126,8 +126,8 @@ impl<K: Key> Pending<K> {
         self.waiters.load(Relaxed)
     }
 
-    /// Waits until the owner's load is over and returns what it returned; [`None`] if the owner left
-    /// before it had tried, so that nothing can be said.
+    /// Waits until the owner's load is over and returns what it returned; [`None`] if the owner
+    /// left before it had tried, so that nothing can be said.
     ///
     /// Fails with `EINTR` if a signal comes first, and with `EDEADLK` at once if that would never
     /// be over, because the owner waits for the caller. `name_of` finds what to tell people.
@@ -164,7 +164,9 @@ impl<K: Key> Pending<K> {
         trace::done(
             this.subject(),
             this.owner(),
-            result.map_or_else(Error::to_errno, |result| result.unwrap_or(EAGAIN.to_errno())),
+            result.map_or_else(Error::to_errno, |result| {
+                result.unwrap_or(EAGAIN.to_errno())
+            }),
             waited,
         );
         result

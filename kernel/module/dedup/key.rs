@@ -188,8 +188,8 @@ impl Name {
 }
 
 impl Key for Name {
-    /// FNV-1a over the name and the NULs behind it, eight bytes at a time: what differs is rotated to
-    /// where the multiplication spreads it.
+    /// FNV-1a over the name and the NULs behind it, eight bytes at a time: what differs is rotated
+    /// to where the multiplication spreads it.
     fn bucket(&self) -> u8 {
         let words = self.bytes.chunks_exact(size_of::<u64>());
 
