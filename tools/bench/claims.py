@@ -162,7 +162,7 @@ def unique_load(costs: Sequence[Result]) -> Claim:
                 met = got.median <= 1.01 and met is not False
     if met is False:
         parts.append(
-            "full reads the name of the module before the rest, in five small reads, and makes, "
+            "full reads the name of the module before the rest, in four small reads, and makes, "
             "looks up and frees an entry for the file and one for the name; this module is about "
             "the smallest that there is, and a larger one has the same to bear"
         )
