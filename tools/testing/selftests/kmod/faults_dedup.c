@@ -433,6 +433,19 @@ static unsigned int next_nth(unsigned int nth, bool all_places_seen)
 	return nth + 1;
 }
 
+/* Whether all went well with a call, and so many places in deduplication had a fault. */
+static void tell(const char *name, bool ok, const unsigned int hits[NR_CLIENTS],
+		 unsigned int places)
+{
+	ksft_print_msg("%u faults in deduplication, %u in the arguments, %u unknown\n",
+		       hits[DEDUP_ITSELF], hits[ARGUMENTS], hits[UNKNOWN]);
+	ksft_test_result(ok, "%s: only what the loader needs fails it, and does so cleanly\n",
+			 name);
+	ksft_test_result(seen.len >= places, "%s: %u places in deduplication had a fault\n",
+			 name, places);
+	forget_seen();
+}
+
 /*
  * Makes a call again and again, with a fault each, until it is through before that.
  * The faults are to be at so many places in deduplication, or nothing was said
@@ -476,13 +489,7 @@ static void test_faults(const char *name, bool (*attempt)(struct fault *fault),
 	ok &= can_be_loaded();
 	ksft_print_msg("%s: %u calls, %u chances to fail, %.1f s\n", name, calls,
 		       last ? last - 1 : 0, now() - begun);
-	ksft_print_msg("%u faults in deduplication, %u in the arguments, %u unknown\n",
-		       hits[DEDUP_ITSELF], hits[ARGUMENTS], hits[UNKNOWN]);
-	ksft_test_result(ok, "%s: only what the loader needs fails it, and does so cleanly\n",
-			 name);
-	ksft_test_result(seen.len >= places, "%s: %u places in deduplication had a fault\n",
-			 name, places);
-	forget_seen();
+	tell(name, ok, hits, places);
 }
 
 /*
@@ -514,13 +521,7 @@ static void test_last_faults(const char *name, bool (*attempt)(struct fault *fau
 		}
 	}
 	ok &= can_be_loaded();
-	ksft_print_msg("%u faults in deduplication, %u in the loader, %u unknown\n",
-		       hits[DEDUP_ITSELF], hits[LOADER], hits[UNKNOWN]);
-	ksft_test_result(ok, "%s: only what the loader needs fails it, and does so cleanly\n",
-			 name);
-	ksft_test_result(seen.len >= places, "%s: %u places in deduplication had a fault\n",
-			 name, places);
-	forget_seen();
+	tell(name, ok, hits, places);
 }
 
 /*
