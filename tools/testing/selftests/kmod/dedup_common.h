@@ -18,6 +18,7 @@
 #include <limits.h>
 #include <linux/elf.h>
 #include <linux/module.h>
+#include <linux/userfaultfd.h>
 #include <signal.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -25,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -531,6 +533,40 @@ static inline int finish_owner(const struct owner *o)
 {
 	release_owner(o);
 	return finish(&o->caller);
+}
+
+/*
+ * Pages that are missing: who needs one waits for it
+ */
+
+/* Lets the calling process wait for a page: a userfaultfd, or -1. */
+static inline int hold_page(void *page)
+{
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register range = {
+		.range = { (unsigned long)page, sysconf(_SC_PAGESIZE) },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &range))
+		return -1;
+	return fd;
+}
+
+/* Gives the process its page, which is all zero. */
+static inline void release_page(pid_t pid, int userfaultfd, void *page)
+{
+	int pidfd = syscall(SYS_pidfd_open, pid, 0);
+	int fd = syscall(SYS_pidfd_getfd, pidfd, userfaultfd, 0);
+	struct uffdio_zeropage zero = {
+		.range = { (unsigned long)page, sysconf(_SC_PAGESIZE) },
+	};
+
+	if (fd < 0 || ioctl(fd, UFFDIO_ZEROPAGE, &zero))
+		ksft_exit_fail_msg("userfaultfd: %s\n", strerror(errno));
+	close(fd);
+	close(pidfd);
 }
 
 /*

@@ -26,8 +26,6 @@
  * Usage: faults_dedup [FOLDER OF THE TEST MODULES]
  */
 #include <dirent.h>
-#include <linux/userfaultfd.h>
-#include <sys/ioctl.h>
 
 #include "dedup_request.h"
 
@@ -248,34 +246,6 @@ static void end_call(const struct call *call)
 		close(call->args[0]);
 }
 
-static bool hold_page(void *page)
-{
-	int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register range = {
-		.range = { (unsigned long)page, sysconf(_SC_PAGESIZE) },
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
-	};
-
-	shared->userfaultfd = fd;
-	return fd >= 0 && !ioctl(fd, UFFDIO_API, &api) && !ioctl(fd, UFFDIO_REGISTER, &range);
-}
-
-/* Lets a call go on that waits for its page. */
-static void release_page(const struct caller *c, const struct call *call)
-{
-	int pidfd = syscall(SYS_pidfd_open, c->pid, 0);
-	int fd = syscall(SYS_pidfd_getfd, pidfd, shared->userfaultfd, 0);
-	struct uffdio_zeropage zero = {
-		.range = { (unsigned long)call->held_page, sysconf(_SC_PAGESIZE) },
-	};
-
-	if (fd < 0 || ioctl(fd, UFFDIO_ZEROPAGE, &zero))
-		ksft_exit_fail_msg("userfaultfd: %s\n", strerror(errno));
-	close(fd);
-	close(pidfd);
-}
-
 /*
  * Starts a process that makes a call, in which the nth chance to fail is taken, or
  * none if nth is 0. Its result is what the call returns, or -errno.
@@ -290,7 +260,9 @@ static struct caller start_call(const struct call *call, unsigned int nth)
 	if (c.pid)
 		return c;
 	fd = open(FAIL_NTH, O_RDWR | O_CLOEXEC);
-	if (fd < 0 || (call->held_page && !hold_page(call->held_page)))
+	if (call->held_page)
+		shared->userfaultfd = hold_page(call->held_page);
+	if (fd < 0 || shared->userfaultfd < 0)
 		_exit(1);
 	/* What is written to after the call is not to be paged in then. */
 	*c.result = 0;
@@ -696,7 +668,7 @@ static bool memory_owner(struct fault *fault)
 
 	if (has_waiters) {
 		start_waiters(waiters, &memory, &other);
-		release_page(&owner, &call);
+		release_page(owner.pid, shared->userfaultfd, call.held_page);
 	}
 	got = finish_faulty_call(&owner, fault);
 	successes = !got;

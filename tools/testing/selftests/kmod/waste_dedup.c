@@ -8,8 +8,6 @@
  *
  * Usage: waste_dedup [FOLDER OF test_dedup.ko]
  */
-#include <sys/ioctl.h>
-
 #include "dedup_common.h"
 
 #define OTHER_NAME	"test_dedup_request"
@@ -495,6 +493,125 @@ static void test_arguments(void)
 	test_owner_succeeds("flags", other_flags);
 	test_long_arguments();
 	test_bad_pointers();
+}
+
+/*
+ * Images that another process changes while they are loaded
+ */
+
+#define HELD_PAGE	(32UL << 10)
+#define MOVED_MODULE	(64UL << 10)
+#define CHANGING_LEN	(128UL << 10)
+
+/* An image in memory, whose name is that of image at first. */
+struct changing {
+	struct image image;
+	char *name;
+};
+
+/*
+ * The name is moved to behind a page that is missing, so that a load is held when it has
+ * peeked the name, and before it reads it with all the rest.
+ */
+static struct changing new_changing(const char *symbol)
+{
+	struct changing new = { .image.len = CHANGING_LEN };
+	struct elf64_shdr *module;
+
+	new.image.bytes = mmap(NULL, CHANGING_LEN, PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (new.image.bytes == MAP_FAILED || image.len > HELD_PAGE)
+		ksft_exit_fail_msg("no image that can change: %s\n", strerror(errno));
+	memcpy(new.image.bytes, image.bytes, image.len);
+	set_symbol(&new.image, symbol);
+	module = find_section(&new.image, ".gnu.linkonce.this_module");
+	memcpy(new.image.bytes + MOVED_MODULE, new.image.bytes + module->sh_offset,
+	       module->sh_size);
+	module->sh_offset = MOVED_MODULE;
+	new.name = find_name(&new.image);
+	return new;
+}
+
+static void change_name(const struct changing *changing, const char *name)
+{
+	memset(changing->name, 0, MODULE_NAME_MAX);
+	memcpy(changing->name, name, strlen(name));
+}
+
+/* Starts a load, and returns when it is held. Until it is over, its result is its userfaultfd. */
+static struct caller start_held(const struct changing *changing)
+{
+	struct load load = { .image = &changing->image, .args = "" };
+	struct caller c = fork_caller();
+
+	if (!c.pid) {
+		*c.result = hold_page(changing->image.bytes + HELD_PAGE);
+		if (*c.result < 0)
+			_exit(1);
+		*c.result = do_load(&load);
+		_exit(0);
+	}
+	wait_until(has_arrived(c.pid, SYS_init_module, 'S'), "the owner is not held\n");
+	return c;
+}
+
+static int finish_held(const struct caller *c, const struct changing *changing)
+{
+	release_page(c->pid, *c->result, changing->image.bytes + HELD_PAGE);
+	return finish(c);
+}
+
+/* Who waits for a name that its owner no longer has: one takes its place, for the others. */
+static void test_renamed_owner(void)
+{
+	struct changing changing = new_changing("renamed_symbol");
+	struct load files[] = { load_from(FIRST_FILE, 0, ""), load_from(SECOND_FILE, 0, "") };
+	struct caller owner, waiters[2];
+	int i, results[2];
+	bool ok;
+
+	begin();
+	owner = start_held(&changing);
+	for (i = 0; i < 2; i++)
+		waiters[i] = start_waiter(&files[i]);
+	change_name(&changing, OTHER_NAME);
+	ok = is_result("the owner", finish_held(&owner, &changing), 0);
+	for (i = 0; i < 2; i++)
+		results[i] = finish(&waiters[i]);
+	ok &= is_result("one of those who waited", results[results[0] != 0], 0);
+	ok &= is_result("the other one", results[results[0] == 0], EEXIST);
+	ok &= is_live(MODULE_NAME) && is_live(OTHER_NAME);
+	ok &= nothing_was_wasted(2, (struct saved){ .same_name = 1, .bytes = image.len });
+	must_unload(MODULE_NAME);
+	must_unload(OTHER_NAME);
+	munmap(changing.image.bytes, CHANGING_LEN);
+	ksft_test_result(ok, "the owner's image changes its name: who waits takes its place\n");
+}
+
+/* Each comes to want the name that the other one has, and neither keeps its own for that. */
+static void test_swapped_names(void)
+{
+	struct changing one = new_changing("one_symbol"), other = new_changing("other_symbol");
+	struct caller owners[2];
+	bool ok;
+
+	change_name(&other, OTHER_NAME);
+	begin();
+	owners[0] = start_held(&one);
+	owners[1] = start_held(&other);
+	change_name(&one, OTHER_NAME);
+	change_name(&other, MODULE_NAME);
+	release_page(owners[0].pid, *owners[0].result, one.image.bytes + HELD_PAGE);
+	wait_until(count_waiting() == 1, "it does not wait for the name it came to have\n");
+	ok = is_result("one", finish_held(&owners[1], &other), 0);
+	ok &= is_result("the other one", finish(&owners[0]), 0);
+	ok &= is_live(MODULE_NAME) && is_live(OTHER_NAME);
+	ok &= nothing_was_wasted(2, (struct saved){});
+	must_unload(MODULE_NAME);
+	must_unload(OTHER_NAME);
+	munmap(one.image.bytes, CHANGING_LEN);
+	munmap(other.image.bytes, CHANGING_LEN);
+	ksft_test_result(ok, "two images swap their names: both are loaded\n");
 }
 
 /*
@@ -988,7 +1105,7 @@ int main(int argc, char **argv)
 	must_unload(MODULE_NAME);
 	must_unload(OTHER_NAME);
 
-	ksft_set_plan(36 + 8 + 4 + 7 + 11 + 8 + 5 + 1 + 12 + 1);
+	ksft_set_plan(36 + 8 + 4 + 7 + 2 + 11 + 8 + 5 + 1 + 12 + 1);
 	test_all_waiters();
 	test_signals();
 	test_result(EDEADLK);
@@ -996,6 +1113,8 @@ int main(int argc, char **argv)
 	test_owner_leaves();
 	test_live_owner();
 	test_arguments();
+	test_renamed_owner();
+	test_swapped_names();
 	test_late_loads(&compressed);
 	test_changes(false);
 	test_changes(true);
