@@ -17,7 +17,11 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
-            ordering::Relaxed,
+            ordering::{
+                Acquire,
+                Relaxed,
+                Release, //
+            },
             Atomic, //
         },
         new_spinlock,
@@ -102,9 +106,10 @@ pub(crate) struct Requests {
     done: SpinLock<List<Done>>,
     /// Goes up before and after a module is seen to unload. A request names an alias, which may
     /// stand for any module and those that it needs, so that any unload ends the replays of all
-    /// that went before, or began between the two. It orders nothing: whoever knows of an unload
-    /// has mostly synchronized with it elsewhere, and may else be answered as if it came a moment
-    /// before.
+    /// that went before, or began between the two. [`Release`] and [`Acquire`]: a modprobe that
+    /// begins with the second count finds the module unloaded, so that its success is none from
+    /// before. Whether a replay still counts needs no order: whoever knows of an unload has
+    /// synchronized with it elsewhere, and may else be answered as if it came a moment before.
     unloads: Atomic<u32>,
 }
 
@@ -125,7 +130,7 @@ impl Requests {
     /// To be called when a module is about to unload, before anyone can see it, and once more when
     /// everyone can. That it stays after all does no harm.
     pub(crate) fn unloading(&self) {
-        self.unloads.add(1_u32, Relaxed);
+        self.unloads.fetch_add(1_u32, Release);
     }
 
     /// Requests `name`: calls `modprobe`, unless another request can answer this one. Such a
@@ -175,7 +180,7 @@ impl Requests {
 
             match self.in_flight.enter(&Request(name), Caller::current()) {
                 Role::Owner(owner) => {
-                    let unloads = self.unloads.load(Relaxed);
+                    let unloads = self.unloads.load(Acquire);
                     let result = modprobe();
 
                     if result == 0 {

@@ -16,7 +16,7 @@ use kernel::{
 };
 use loom::{
     model::Builder,
-    sync::atomic::{AtomicI32, Ordering::SeqCst},
+    sync::atomic::{AtomicBool as LoomBool, AtomicI32, Ordering::SeqCst},
     thread,
 };
 use std::sync::{atomic::AtomicBool, Arc, Mutex};
@@ -121,7 +121,7 @@ impl World {
     fn complete(&self, (key, owner): (FileKey, Owner<'_, FileKey>), result: c_int) {
         self.owners(&key).fetch_sub(1, SeqCst);
         self.set_result(&key, result);
-        assert_eq!(owner.complete(result), result);
+        owner.complete(result);
     }
 
     /// Leaves before there was a result.
@@ -351,6 +351,28 @@ fn signal() {
             assert!(succeeded(end) || end == INTERRUPTED);
         }
         sender.join().unwrap();
+        world.assert_empty();
+    });
+}
+
+/// The same, sent at any time by the owner, who then loads again at once.
+#[test]
+fn signal_from_the_owner() {
+    model(|| {
+        let world = World::new();
+        let signals = Signals::new();
+        let target = signals.clone();
+        let load = world.own(0);
+        let other = spawn(&world, move |world| {
+            target.adopt();
+            world.load(0, 1)
+        });
+
+        signals.send();
+        world.complete(load, 2);
+        assert!(succeeded(world.load(0, 3)));
+        let other = other.join().unwrap();
+        assert!(succeeded(other) || other == INTERRUPTED);
         world.assert_empty();
     });
 }
@@ -699,6 +721,8 @@ struct Autoload {
     modprobes: AtomicI32,
     /// Requests that have returned, where a model counts them.
     returned: AtomicI32,
+    /// Whether the module is live, where a model unloads it.
+    is_live: LoomBool,
 }
 
 impl Autoload {
@@ -710,40 +734,41 @@ impl Autoload {
             waits: Waits::new().make().unwrap(),
             modprobes: AtomicI32::new(0),
             returned: AtomicI32::new(0),
+            is_live: LoomBool::new(true),
         })
+    }
+
+    fn request_with(&self, wait: bool, modprobe: impl FnOnce() -> c_int) -> c_int {
+        let name = Name::new(b"module");
+
+        (self.requests).request(&self.waits, &|_| None, name, wait, modprobe, || ())
     }
 
     /// A request that is killed while its modprobe runs.
     fn killed_request(&self) -> c_int {
-        self.requests.request(
-            &self.waits,
-            &|_| None,
-            Name::new(b"module"),
-            true,
-            || KILLED,
-            || (),
-        )
+        self.request_with(true, || KILLED)
     }
 
     fn request(&self, wait: bool, succeed: bool) -> c_int {
-        self.requests.request(
-            &self.waits,
-            &|_| None,
-            Name::new(b"module"),
-            wait,
-            || {
-                let nth = self.modprobes.fetch_add(1, SeqCst) + 1;
+        self.request_with(wait, || {
+            let nth = self.modprobes.fetch_add(1, SeqCst) + 1;
 
-                // It takes its time: here others get a turn.
-                self.modprobes.load(SeqCst);
-                if succeed {
-                    0
-                } else {
-                    nth
-                }
-            },
-            || (),
-        )
+            // It takes its time: here others get a turn.
+            self.modprobes.load(SeqCst);
+            if succeed {
+                0
+            } else {
+                nth
+            }
+        })
+    }
+
+    /// A request whose modprobe finds the module there, or fails.
+    fn request_live(&self) -> c_int {
+        self.request_with(true, || match self.is_live.load(SeqCst) {
+            true => 0,
+            false => GONE,
+        })
     }
 
     fn modprobes(&self) -> i32 {
@@ -829,6 +854,9 @@ fn no_memory_for_a_request() {
 /// What modprobe's caller has if it is killed: -ERESTARTSYS.
 const KILLED: c_int = -512;
 
+/// What modprobe's caller has if there is no such module.
+const GONE: c_int = 256;
+
 /// A request that is killed gives nobody else its result.
 #[test]
 fn killed_request() {
@@ -863,6 +891,30 @@ fn unload() {
         other.join().unwrap();
         // Nor does it count for long if it was begun before that.
         assert!(!began || autoload.request(true, false) != 0);
+        autoload.assert_empty();
+    });
+}
+
+/// A module that was requested is unloaded as delete_module() does it: told before anybody can see
+/// it, and again when everybody can. Whoever sees it gone gets no result from before, and nobody
+/// does in the end.
+#[test]
+fn unload_in_two_steps() {
+    model(|| {
+        let autoload = Autoload::new();
+
+        assert_eq!(autoload.request_live(), 0);
+        let unloader = spawn_request(&autoload, |autoload| {
+            autoload.requests.unloading();
+            autoload.is_live.store(false, SeqCst);
+            autoload.requests.unloading();
+        });
+
+        let was_live = autoload.is_live.load(SeqCst);
+        let this = autoload.request_live();
+        assert!(was_live || this == GONE);
+        unloader.join().unwrap();
+        assert_eq!(autoload.request_live(), GONE);
         autoload.assert_empty();
     });
 }

@@ -29,14 +29,31 @@ pub mod aref {
     pub use crate::task::ARef;
 }
 
-/// Atomics, all of them relaxed.
 pub mod atomic {
     pub mod ordering {
-        pub struct Relaxed;
+        use loom::sync::atomic;
+
+        pub trait Ordering {
+            const IT: atomic::Ordering;
+        }
+
+        macro_rules! orderings {
+            ($($name:ident)*) => {
+                $(
+                    pub struct $name;
+
+                    impl Ordering for $name {
+                        const IT: atomic::Ordering = atomic::Ordering::$name;
+                    }
+                )*
+            };
+        }
+
+        orderings!(Relaxed Acquire Release);
     }
 
-    use loom::sync::atomic::{AtomicU32, Ordering};
-    use ordering::Relaxed;
+    use loom::sync::atomic::AtomicU32;
+    use ordering::{Ordering, Relaxed};
     use std::{cell::Cell, marker::PhantomData};
 
     /// A number of 32 bits: there are no others.
@@ -100,28 +117,28 @@ pub mod atomic {
             Self(word, PhantomData)
         }
 
-        pub fn load(&self, _: Relaxed) -> T {
-            T::from_bits(call!(self, load(Ordering::Relaxed)))
+        pub fn load<O: Ordering>(&self, _: O) -> T {
+            T::from_bits(call!(self, load(O::IT)))
         }
 
-        pub fn store(&self, value: T, _: Relaxed) {
-            call!(self, store(value.bits(), Ordering::Relaxed));
+        pub fn store<O: Ordering>(&self, value: T, _: O) {
+            call!(self, store(value.bits(), O::IT));
         }
 
         pub fn add(&self, value: T, _: Relaxed) {
             self.fetch_add(value, Relaxed);
         }
 
-        pub fn fetch_add(&self, value: T, _: Relaxed) -> T {
-            T::from_bits(call!(self, fetch_add(value.bits(), Ordering::Relaxed)))
+        pub fn fetch_add<O: Ordering>(&self, value: T, _: O) -> T {
+            T::from_bits(call!(self, fetch_add(value.bits(), O::IT)))
         }
 
-        pub fn fetch_sub(&self, value: T, _: Relaxed) -> T {
-            T::from_bits(call!(self, fetch_sub(value.bits(), Ordering::Relaxed)))
+        pub fn fetch_sub<O: Ordering>(&self, value: T, _: O) -> T {
+            T::from_bits(call!(self, fetch_sub(value.bits(), O::IT)))
         }
 
         pub fn cmpxchg(&self, old: T, new: T, _: Relaxed) -> Result<T, T> {
-            let relaxed = Ordering::Relaxed;
+            let relaxed = Relaxed::IT;
 
             call!(
                 self,
