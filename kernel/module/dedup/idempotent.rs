@@ -356,13 +356,12 @@ pub(crate) struct Owner<'a, K: Key> {
 }
 
 impl<K: Key> Owner<'_, K> {
-    /// Completes the load: everybody who waits for it gets `result`, and so does the caller.
+    /// Completes the load: everybody who waits for it gets `result`.
     ///
     /// The result is handed through as it is: what a module's init function made up need not be an
     /// errno.
-    pub(crate) fn complete(mut self, result: c_int) -> c_int {
+    pub(crate) fn complete(mut self, result: c_int) {
         self.result = Some(result);
-        result
     }
 }
 
@@ -448,7 +447,7 @@ mod tests {
         let owner = own(&table, &KEY)?;
         let load = find(&table, &KEY)?;
 
-        assert_eq!(owner.complete(-71), -71);
+        owner.complete(-71);
         assert_eq!(wait(&load)?, Ok(Some(-71)));
         assert!(is_empty(&table));
         Ok(())
@@ -613,7 +612,8 @@ mod tests {
                     self.owners.fetch_add(1, Relaxed);
                     self.came();
                     self.all_came.wait_for_completion();
-                    owner.complete(9)
+                    owner.complete(9);
+                    9
                 }
                 Role::Waiter(load) => {
                     self.came();
