@@ -90,7 +90,7 @@ def quick() -> Iterator[Run]:
 def one_pass(repeat: int, mechanisms: tuple[str, ...], most_cpus: int = 255) -> Iterator[Run]:
     """Everything once: what is soon done first."""
     turn = (repeat,)
-    yield from in_turn("cost", {}, turn, 25, ("c", "inode", "full"))
+    yield from in_turn("cost", {}, turn, 25, ("c", "none", "inode", "full"))
     setting: dict[str, Any] = {
         "cpus": 4,
         "repeats": 3,
