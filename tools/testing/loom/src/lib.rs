@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! kernel/module/dedup/, unchanged, under loom: two tasks exhaustively, and three on two keys; three
-//! on one key if `EXHAUSTIVE` is set; and what more they do with a bound on how often they are
-//! interrupted.
+//! on one key, one of which may leave, and circles of three, if `EXHAUSTIVE` is set; and what more
+//! they do with a bound on how often they are interrupted.
 
 #![allow(dead_code)]
 
