@@ -4,7 +4,7 @@
 import json
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,25 @@ class Result:
     values: Any
     # The machine's load average when it began: what else was going on.
     load: float
+    # Which runs it was made in turn with: those that have the same number. Not in the file.
+    turn: int = field(default=0, compare=False)
 
     def identity(self) -> dict[str, Any]:
         """As that of a plan.Run."""
         names = ("experiment", "setting", "mechanism", "repeat")
         return {name: getattr(self, name) for name in names}
+
+    def belongs_to(self, other: "Result") -> bool:
+        """Whether the two differ in what deduplicates only."""
+        return (self.experiment, self.setting, self.repeat) == (
+            other.experiment,
+            other.setting,
+            other.repeat,
+        )
+
+    def line(self) -> str:
+        """As it stands in the file."""
+        return json.dumps({name: value for name, value in vars(self).items() if name != "turn"})
 
     def number(self, label: str) -> float:
         return float(self.values.get(label, 0))
@@ -46,12 +60,18 @@ class Result:
 
 
 def read(path: Path) -> list[Result]:
-    found = []
+    """What is in the file. Runs that are to be compared were made in turn if they are in it one
+    after the other: what was made at another time had another machine around it."""
+    found: list[Result] = []
+    turn = 0
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
-            found.append(Result(**json.loads(line)))
+            result = Result(**json.loads(line))
         except (ValueError, TypeError) as error:
             raise BadResults(f"{path}: line {number} is no result: {error}") from None
+        if not found or not result.belongs_to(found[-1]):
+            turn += 1
+        found.append(replace(result, turn=turn))
     return found
 
 
@@ -76,11 +96,10 @@ def turns(
     results: Iterable[Result], mechanism: str, value: Callable[[Result], float | None]
 ) -> list[tuple[float, float]]:
     """c's value and that mechanism's, wherever both were run in the same turn."""
-    pairs: dict[str, dict[str, float]] = {}
+    pairs: dict[int, dict[str, float]] = {}
     for result in results:
-        turn = json.dumps([result.experiment, result.setting, result.repeat], sort_keys=True)
         if (got := value(result)) is not None:
-            pairs.setdefault(turn, {})[result.mechanism] = got
+            pairs.setdefault(result.turn, {})[result.mechanism] = got
     return [
         (pair["c"], pair[mechanism]) for pair in pairs.values() if "c" in pair and mechanism in pair
     ]

@@ -3,7 +3,6 @@
 
 import argparse
 import hashlib
-import json
 import os
 import re
 import signal
@@ -266,7 +265,7 @@ def main() -> int:
         left -= expected(run, there)
         result = bench.run(run)
         with arguments.results.open("a") as out:
-            out.write(json.dumps(vars(result)) + "\n")
+            out.write(result.line() + "\n")
         print(f"{result.seconds:.0f} s", flush=True)
         if result.error:
             print(f"  FAILED, {result.error}", flush=True)
