@@ -502,6 +502,26 @@ fn failing_owner() {
     });
 }
 
+/// Starts two loads of what the current task owns: of one whom a signal takes away, if it has to
+/// wait, and of one who stays. What is returned looks how they ended.
+fn spawn_two(world: &Arc<World>) -> impl FnOnce() {
+    let leaves = spawn(world, |world| {
+        let signals = Signals::new();
+
+        signals.send();
+        signals.adopt();
+        world.load(0, 1)
+    });
+    let stays = spawn(world, |world| world.load(0, 2));
+
+    move || {
+        let leaves = leaves.join().unwrap();
+
+        assert!(succeeded(leaves) || leaves == INTERRUPTED);
+        assert!(succeeded(stays.join().unwrap()));
+    }
+}
+
 /// One of two waiters leaves: who stays is told what the owner's load returned, or is the owner of
 /// one after that.
 #[test]
@@ -509,19 +529,10 @@ fn one_of_two_leaves() {
     model_exhaustively(|| {
         let world = World::new();
         let load = world.own(0);
-        let leaves = spawn(&world, |world| {
-            let signals = Signals::new();
-
-            signals.send();
-            signals.adopt();
-            world.load(0, 1)
-        });
-        let stays = spawn(&world, |world| world.load(0, 2));
+        let join = spawn_two(&world);
 
         world.complete(load, 3);
-        let leaves = leaves.join().unwrap();
-        assert!(succeeded(leaves) || leaves == INTERRUPTED);
-        assert!(succeeded(stays.join().unwrap()));
+        join();
         world.assert_empty();
     });
 }
@@ -533,20 +544,11 @@ fn again_when_one_has_left() {
     model_of_three(|| {
         let world = World::new();
         let load = world.own(0);
-        let leaves = spawn(&world, |world| {
-            let signals = Signals::new();
-
-            signals.send();
-            signals.adopt();
-            world.load(0, 1)
-        });
-        let stays = spawn(&world, |world| world.load(0, 2));
+        let join = spawn_two(&world);
 
         world.complete(load, 3);
         assert!(succeeded(world.load(0, 4)));
-        let leaves = leaves.join().unwrap();
-        assert!(succeeded(leaves) || leaves == INTERRUPTED);
-        assert!(succeeded(stays.join().unwrap()));
+        join();
         world.assert_empty();
     });
 }
