@@ -266,13 +266,17 @@ static inline char *find_name(const struct image *image)
 	return find_string(image, ".gnu.linkonce.this_module", MODULE_NAME);
 }
 
+/* Puts another name where one stands. */
+static inline void put_name(char *at, const char *name)
+{
+	memset(at, 0, MODULE_NAME_MAX);
+	memcpy(at, name, strlen(name));
+}
+
 /* Gives a copy of an image another name. */
 static inline void set_name(const struct image *image, const struct image *copy, const char *name)
 {
-	char *at = copy->bytes + (find_name(image) - image->bytes);
-
-	memset(at, 0, MODULE_NAME_MAX);
-	memcpy(at, name, strlen(name));
+	put_name(copy->bytes + (find_name(image) - image->bytes), name);
 }
 
 /* Gives it another symbol to export: no two live modules may export the same one. */

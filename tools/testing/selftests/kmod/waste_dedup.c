@@ -532,12 +532,6 @@ static struct changing new_changing(const char *symbol)
 	return new;
 }
 
-static void change_name(const struct changing *changing, const char *name)
-{
-	memset(changing->name, 0, MODULE_NAME_MAX);
-	memcpy(changing->name, name, strlen(name));
-}
-
 /* Starts a load, and returns when it is held. Until it is over, its result is its userfaultfd. */
 static struct caller start_held(const struct changing *changing)
 {
@@ -555,10 +549,9 @@ static struct caller start_held(const struct changing *changing)
 	return c;
 }
 
-static int finish_held(const struct caller *c, const struct changing *changing)
+static void release_held(const struct caller *c, const struct changing *changing)
 {
 	release_page(c->pid, *c->result, changing->image.bytes + HELD_PAGE);
-	return finish(c);
 }
 
 /* Who waits for a name that its owner no longer has: one takes its place, for the others. */
@@ -574,8 +567,9 @@ static void test_renamed_owner(void)
 	owner = start_held(&changing);
 	for (i = 0; i < 2; i++)
 		waiters[i] = start_waiter(&files[i]);
-	change_name(&changing, OTHER_NAME);
-	ok = is_result("the owner", finish_held(&owner, &changing), 0);
+	put_name(changing.name, OTHER_NAME);
+	release_held(&owner, &changing);
+	ok = is_result("the owner", finish(&owner), 0);
 	for (i = 0; i < 2; i++)
 		results[i] = finish(&waiters[i]);
 	ok &= is_result("one of those who waited", results[results[0] != 0], 0);
@@ -595,15 +589,16 @@ static void test_swapped_names(void)
 	struct caller owners[2];
 	bool ok;
 
-	change_name(&other, OTHER_NAME);
+	put_name(other.name, OTHER_NAME);
 	begin();
 	owners[0] = start_held(&one);
 	owners[1] = start_held(&other);
-	change_name(&one, OTHER_NAME);
-	change_name(&other, MODULE_NAME);
-	release_page(owners[0].pid, *owners[0].result, one.image.bytes + HELD_PAGE);
+	put_name(one.name, OTHER_NAME);
+	put_name(other.name, MODULE_NAME);
+	release_held(&owners[0], &one);
 	wait_until(count_waiting() == 1, "it does not wait for the name it came to have\n");
-	ok = is_result("one", finish_held(&owners[1], &other), 0);
+	release_held(&owners[1], &other);
+	ok = is_result("one", finish(&owners[1]), 0);
 	ok &= is_result("the other one", finish(&owners[0]), 0);
 	ok &= is_live(MODULE_NAME) && is_live(OTHER_NAME);
 	ok &= nothing_was_wasted(2, (struct saved){});
