@@ -14,7 +14,7 @@ export VARIANT CPUS MEM KSRC ACCEL FULL QUICK
 run: ## everything, from nothing: build, boot, kmod.sh 0008, the statistics
 	@scripts/run
 
-check: ## everything that CI checks; FULL=1: and the variant off, real boots
+check: ## everything that CI checks; FULL=1: and what takes long, see README
 	@scripts/check
 
 bench: ## the measurements, for hours; QUICK=1: in ten minutes; build/report/index.html
@@ -32,17 +32,17 @@ selftest: ## one test: T=0001 ... 0013 of the kernel's kmod.sh, or T=finit_dedup
 kunit: ## the KUnit tests and doctests, in the guest
 	@scripts/kunit '$(VARIANT)'
 
-model: ## kernel/module/dedup/ under the model checker loom, on the host
+model: ## kernel/module/dedup/ under the model checker loom, on the host; FULL=1: longer
 	@scripts/model
 
 peek: ## peek.rs against an ELF crate, on the modules of the build, on the host
 	@scripts/peek
 
 fuzz: ## peek.rs under libFuzzer, for SECONDS=60, on the host
-	@scripts/fuzz $(SECONDS)
+	@scripts/fuzz '$(SECONDS)'
 
 soak: ## loads in all ways at once, in a small guest, for MINUTES=5
-	@scripts/soak $(MINUTES)
+	@scripts/soak '$(MINUTES)'
 
 docs: ## the pages of Documentation/ as HTML, in build/docs/
 	@scripts/docs

@@ -16,6 +16,11 @@ variants=(rust c off debug lean)
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
 export LC_ALL=C.UTF-8
 
+# What is set to 0 is not set.
+for option in FULL QUICK; do
+	[[ ${!option:-} != 0 ]] || unset "$option"
+done
+
 warn()
 {
 	printf 'warning: %s\n' "$*" >&2
@@ -25,6 +30,12 @@ die()
 {
 	printf 'error: %s\n' "$*" >&2
 	exit 1
+}
+
+# For a script that takes no arguments: no_arguments "$@"
+no_arguments()
+{
+	((!$#)) || die "${0##*/} takes no arguments, and got '$*'"
 }
 
 # step LOG TEXT COMMAND... - runs a command that takes long: one line says what

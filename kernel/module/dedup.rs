@@ -378,10 +378,12 @@ fn load_compressed(
 
 /// Loads a module from `file`, or waits for the load of the same inode that is in flight.
 ///
-/// Returns what `init_module_from_file()` returned to whoever called it: 0 or a negative errno;
-/// `-EINTR` if a signal ended the wait, or `-EDEADLK` if it would never have ended. Whoever waited
-/// for a load with other flags or arguments fails with `-EEXIST` if that succeeded, and loads the
-/// module itself if it failed. Whoever waited for a load that left its own wait starts again.
+/// Returns what `init_module_from_file()` returned to whoever called it: 0 or a negative errno. Or
+/// nobody calls it: `-EFAULT` if `uargs` is no string that can be read, `-EEXIST` or `-EBUSY` if a
+/// module of the name is live, leaves or was being loaded, `-EINTR` if a signal ended the wait,
+/// `-EDEADLK` if it would never have ended, `-EBADF` if `file` is null. Whoever waited for a load
+/// with other flags or arguments fails with `-EEXIST` if that succeeded, and loads the module
+/// itself if it failed. Whoever waited for a load that left its own wait starts again.
 ///
 /// Sleeps. To be called without locks.
 ///
@@ -470,7 +472,8 @@ pub unsafe extern "C" fn module_dedup_load_file(
 
 /// Loads a module from the `len` bytes of user space at `umod`.
 ///
-/// Returns what `init_module_from_memory()` returned: 0 or a negative errno.
+/// Returns what `init_module_from_memory()` returned: 0 or a negative errno; or what
+/// [`module_dedup_load_file`] returns where nothing is loaded.
 ///
 /// Sleeps. To be called without locks.
 ///

@@ -213,7 +213,7 @@ impl Requests {
     fn replays(&self, name: &Name) -> bool {
         let now = Instant::now();
         let mut done = self.done.lock();
-        let forgotten = self.forget(&mut done, now);
+        let forgotten = self.forget(&mut done, now, MAX_REPLAYS);
         let found = done.iter().any(|request| request.name == *name);
 
         drop(done);
@@ -228,23 +228,23 @@ impl Requests {
         };
         let now = Instant::now();
         let mut done = self.done.lock();
-        let forgotten = self.forget(&mut done, now);
+        let forgotten = self.forget(&mut done, now, MAX_REPLAYS - 1);
 
         done.push_front(request);
         drop(done);
         drop(forgotten);
     }
 
-    /// Takes out what answers no more, and so much that there is room for another one. Returns it,
-    /// for the caller to free without the lock.
-    fn forget(&self, done: &mut List<Done>, now: Instant<Monotonic>) -> List<Done> {
+    /// Takes out what answers no more, and the oldest of more than `most`. Returns it, for the
+    /// caller to free without the lock.
+    fn forget(&self, done: &mut List<Done>, now: Instant<Monotonic>, most: usize) -> List<Done> {
         let unloads = self.unloads.load(Relaxed);
         let mut forgotten = List::new();
         let mut kept = 0;
         let mut cursor = done.cursor_front();
 
         while let Some(request) = cursor.peek_next() {
-            if request.unloads != unloads || now - request.at >= REPLAY || kept == MAX_REPLAYS - 1 {
+            if request.unloads != unloads || now - request.at >= REPLAY || kept == most {
                 forgotten.push_front(request.remove());
             } else {
                 kept += 1;
@@ -323,9 +323,11 @@ mod tests {
         for number in 0..=MAX_REPLAYS {
             fixture.request(&name(number), true, || 0);
         }
+        // The first of them made room for the last, and no other did.
         assert_eq!(fixture.request(&name(0), true, || 1), 1);
+        assert_eq!(fixture.request(&name(1), true, || 1), 0);
         assert_eq!(fixture.request(&name(MAX_REPLAYS), true, || 1), 0);
-        assert_eq!(fixture.requests.done.lock().iter().count(), MAX_REPLAYS - 1);
+        assert_eq!(fixture.requests.done.lock().iter().count(), MAX_REPLAYS);
         Ok(())
     }
 

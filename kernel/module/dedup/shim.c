@@ -39,10 +39,10 @@ static const char * const modes[] = {
 
 static int set_mode(const char *val, const struct kernel_param *kp)
 {
-	int mode = val ? sysfs_match_string(modes, val) : -EINVAL;
+	int mode = sysfs_match_string(modes, val);
 
 	if (mode < 0) {
-		pr_warn("module.dedup=%s is unknown, it stays full\n", val ?: "");
+		pr_warn("module.dedup=%s is unknown, it stays full\n", val);
 		mode = MODULE_DEDUP_FULL;
 	}
 	module_dedup_mode = mode;
