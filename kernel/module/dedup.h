@@ -8,6 +8,7 @@
 #define _MODULE_DEDUP_H
 
 #include <linux/compiler_types.h>
+#include <linux/moduleloader.h>
 #include <linux/types.h>
 #include <uapi/linux/module.h>
 
@@ -48,6 +49,7 @@ int module_dedup_modprobe(char *module_name, bool wait);
 /* Reports a duplicate request_module(). */
 void module_dedup_warn_duplicate(const char *module_name);
 void module_dedup_audit(const char *module_name);
+unsigned long module_dedup_totalram_pages(void);
 loff_t module_dedup_file_size(const struct file *file);
 /* Whether all the bytes could be read. */
 bool module_dedup_read(struct file *file, loff_t pos, void *to, size_t len);
@@ -70,20 +72,20 @@ int module_dedup_request(char *module_name, bool wait);
 void module_dedup_debugfs_init(struct dentry *dir);
 
 #ifdef CONFIG_MODULE_DEDUP_RUST
-void module_dedup_init(void);
 int module_dedup_claim(struct module_dedup_load *load, const char *name);
+void module_dedup_joined(struct module_dedup_load *load);
 void module_dedup_before_unload(void);
 void module_dedup_unloading(const char *name);
 void *module_dedup_helper_begin(const char *module_name);
 int module_dedup_helper_started(struct subprocess_info *info, struct cred *new);
 void module_dedup_helper_end(void *ticket);
 #else
-static inline void module_dedup_init(void) { }
 static inline int module_dedup_claim(struct module_dedup_load *load, const char *name)
 {
 	return 0;
 }
 
+static inline void module_dedup_joined(struct module_dedup_load *load) { }
 static inline void module_dedup_before_unload(void) { }
 static inline void module_dedup_unloading(const char *name) { }
 

@@ -25,9 +25,12 @@
 //!
 //! Each is referred to by its number where the code keeps it.
 
-use core::ptr::{
-    self,
-    NonNull, //
+use core::{
+    ptr::{
+        self,
+        NonNull, //
+    },
+    slice, //
 };
 
 use kernel::{
@@ -174,6 +177,8 @@ struct Load {
     name: Option<Name>,
     /// The claim on it.
     claim: Option<Owner<'static, Name>>,
+    /// Whether the module came into the list of modules.
+    has_joined: bool,
     /// What counts the load if another one of its name is pending.
     refused: &'static Events,
     /// Whether it was refused a wait, or a signal took it from one: it has not been tried.
@@ -284,6 +289,7 @@ fn load_first(
         args,
         name: None,
         claim: None,
+        has_joined: false,
         refused: counters.pending,
         has_left: false,
         is_counted: false,
@@ -318,7 +324,9 @@ fn load_first(
     if !this.is_counted {
         SAVED.owned.add(1, Relaxed);
     }
-    if let Some(claim) = this.claim {
+    // As in C, others of the name get the result of a module that came into the list. What failed
+    // before that may have failed for its image or its task only (invariant 4): they start again.
+    if let Some(claim) = this.claim.filter(|_| this.has_joined) {
         claim.complete(result);
     }
     Ended {
@@ -520,14 +528,21 @@ pub unsafe extern "C" fn module_dedup_args(
     }
 }
 
+/// Our names are as long as those of C.
+const _: fn(&bindings::module) -> &[c_char; MODULE_NAME_LEN] = |module| &module.name;
+
 /// Reads a name from an array of C.
 ///
 /// # Safety
 ///
-/// `name` must point to [`MODULE_NAME_LEN`] bytes that can be read.
+/// `name` must point to [`MODULE_NAME_LEN`] bytes that can be read; those behind a NUL need not be
+/// initialized.
 unsafe fn name_from_array(name: *const c_char) -> Name {
     // SAFETY: By the requirement of this function.
-    Name::new(unsafe { &*name.cast::<[u8; MODULE_NAME_LEN]>() })
+    let len = unsafe { bindings::strnlen(name, MODULE_NAME_LEN - 1) };
+
+    // SAFETY: So many bytes have just been read.
+    Name::new(unsafe { slice::from_raw_parts(name.cast(), len) })
 }
 
 /// Claims the name of a module for the load that found it, see [`exists::claim`].
@@ -562,6 +577,18 @@ pub unsafe extern "C" fn module_dedup_claim(
             err.to_errno()
         }
     }
+}
+
+/// Tells that the module of a load came into the list of modules: from now on, others of its name
+/// get its result.
+///
+/// # Safety
+///
+/// `load` must be what Rust handed to C for the load that calls, and not be in use.
+#[export]
+pub unsafe extern "C" fn module_dedup_joined(load: *mut bindings::module_dedup_load) {
+    // SAFETY: `load` is a `Load` of load_first(), which waits for C to return.
+    unsafe { (*load.cast::<Load>()).has_joined = true };
 }
 
 /// Checks that there is no module of that name in the list, see [`exists::check`].

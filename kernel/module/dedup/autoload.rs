@@ -169,8 +169,14 @@ impl Requests {
                 SAVED.requests_replayed.add(1, Relaxed);
                 return 0;
             }
+            // Before it is known whose modprobe this is: what one that began with another count
+            // has found may have been unloaded before this request was made.
+            let unloads = self.unloads.load(Acquire);
+            let request = Request { name, unloads };
+
             if !wait {
-                if self.in_flight.find(&Request(name)).is_none() {
+                let other = self.in_flight.find(&request);
+                if other.is_none_or(|other| other.key().unloads != unloads) {
                     return modprobe();
                 }
                 report();
@@ -178,9 +184,8 @@ impl Requests {
                 return 0;
             }
 
-            match self.in_flight.enter(&Request(name), Caller::current()) {
+            match self.in_flight.enter(&request, Caller::current()) {
                 Role::Owner(owner) => {
-                    let unloads = self.unloads.load(Acquire);
                     let result = modprobe();
 
                     if result == 0 {
@@ -192,10 +197,11 @@ impl Requests {
                     }
                     return result;
                 }
-                Role::Waiter(request) => {
+                Role::Waiter(other) => {
                     report();
-                    match Pending::wait(&request, waits, Leave::FatalSignal, name_of) {
+                    match Pending::wait(&other, waits, Leave::FatalSignal, name_of) {
                         Ok(None) => (),
+                        Ok(Some(0)) if other.key().unloads != unloads => (),
                         Ok(Some(result)) => {
                             SAVED.requests_joined.add(1, Relaxed);
                             return result;
@@ -360,6 +366,20 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_after_an_unload_joins_nobody_from_before() -> Result {
+        let fixture = Fixture::new()?;
+
+        fixture.request(b"a", true, || {
+            assert_eq!(fixture.request(b"a", false, || 1), 0);
+            fixture.requests.unloading();
+            assert_eq!(fixture.request(b"a", false, || 2), 2);
+            0
+        });
+        assert_eq!(fixture.seen(), (2, 1));
+        Ok(())
+    }
+
+    #[test]
     fn who_does_not_wait_is_waited_for_by_nobody() -> Result {
         let fixture = Fixture::new()?;
 
@@ -367,7 +387,10 @@ mod tests {
             assert!(fixture
                 .requests
                 .in_flight
-                .find(&Request(Name::new(b"a")))
+                .find(&Request {
+                    name: Name::new(b"a"),
+                    unloads: 0
+                })
                 .is_none());
             0
         });

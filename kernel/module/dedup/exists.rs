@@ -7,8 +7,10 @@
 //! list of modules decides all the same: it is looked at after the claim, and again when the module
 //! joins it.
 //!
-//! Whoever waited does not try to load the module itself if that failed: many requests for a
-//! module that cannot be loaded would fail one after the other, each after as long a time.
+//! Whoever waited does not try to load the module itself if that failed, as in C: many requests for
+//! a module that cannot be loaded would fail one after the other, each after as long a time. But a
+//! load that fails before its module is in the list is no result for others: its image may have
+//! been another one, or its task killed. One of them claims the name then.
 
 use kernel::{
     bindings,
@@ -36,14 +38,14 @@ use crate::{
 };
 
 /// Claims `name` for the load that `caller`, who calls this, is about to do; it lasts until the
-/// owner completes with the load's result. Without memory, there is no claim to hold, and the list
+/// owner completes, or drops it. Without memory, there is no claim to hold, and the list
 /// of modules has to do (invariant 4).
 ///
 /// If the name is claimed, waits for that load: fails with `EEXIST` if it succeeded, `EBUSY` if it
 /// failed, `EINTR` if a signal came first, `EDEADLK` if that load waits for `caller`. Does not wait
 /// if the module is live: what its load still does then, as to wait for work that its init function
 /// has started, can take long and makes no difference. Claims anew if that load turned out to be of
-/// another module.
+/// another module, or failed before its module was in the list.
 ///
 /// Sleeps. To be called without locks.
 pub(crate) fn claim<'a>(

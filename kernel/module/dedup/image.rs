@@ -148,11 +148,11 @@ impl Source for UserMemory {
     }
 
     fn size(&self) -> usize {
-        // SAFETY: It is an atomic of the kernel, read as `totalram_pages()` reads it.
-        let pages = unsafe { (&raw const bindings::_totalram_pages.counter).read_volatile() };
+        // SAFETY: It may be called from anywhere.
+        let pages = unsafe { bindings::module_dedup_totalram_pages() };
 
         // More than the machine has is what vmalloc() refuses to allocate.
-        if usize::try_from(pages).is_ok_and(|pages| self.len >> PAGE_SHIFT <= pages) {
+        if self.len >> PAGE_SHIFT <= pages {
             self.len
         } else {
             0

@@ -206,16 +206,28 @@ impl Key for Name {
 }
 
 /// What request_module() was asked for, which need not be the name of a module.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Request(pub(crate) Name);
+#[derive(Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) name: Name,
+    /// How many unloads there had been, which makes it no other request.
+    pub(crate) unloads: u32,
+}
+
+impl PartialEq for Request {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Request {}
 
 impl Key for Request {
     fn bucket(&self) -> u8 {
-        self.0.bucket()
+        self.name.bucket()
     }
 
     fn subject(&self) -> Subject {
-        Subject::Request(self.0)
+        Subject::Request(self.name)
     }
 }
 

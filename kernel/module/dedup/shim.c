@@ -10,6 +10,7 @@
 #include <linux/fs.h>
 #include <linux/highmem.h>
 #include <linux/init.h>
+#include <linux/mm.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
 #include <linux/printk.h>
@@ -89,11 +90,16 @@ loff_t module_dedup_file_size(const struct file *file)
 	return i_size_read(file_inode(file));
 }
 
+unsigned long module_dedup_totalram_pages(void)
+{
+	return totalram_pages();
+}
+
 /*
  * What is in the page cache of a file, without the way through its file system. That
  * of a disk or of memory says what is in the file; over a network, it may have changed.
  */
-static bool read_cached(const struct file *file, loff_t pos, void *to, size_t len)
+static bool read_cached(struct file *file, loff_t pos, void *to, size_t len)
 {
 	struct folio *folio;
 	size_t offset;
@@ -102,12 +108,16 @@ static bool read_cached(const struct file *file, loff_t pos, void *to, size_t le
 	if ((file->f_flags & O_DIRECT) ||
 	    !(file_inode(file)->i_sb->s_bdev || shmem_mapping(file->f_mapping)))
 		return false;
+	/* Security modules and watchers of the file have their say, as for any read. */
+	if (rw_verify_area(READ, file, &pos, len))
+		return false;
 	folio = filemap_get_folio(file->f_mapping, pos >> PAGE_SHIFT);
 	if (IS_ERR(folio))
 		return false;
 
 	offset = offset_in_folio(folio, pos);
-	is_there = folio_test_uptodate(folio) && len <= folio_size(folio) - offset &&
+	is_there = folio_test_uptodate(folio) && !folio_contain_hwpoisoned_page(folio) &&
+		   len <= folio_size(folio) - offset &&
 		   pos + len <= i_size_read(file->f_mapping->host);
 	if (is_there)
 		memcpy_from_folio(to, folio, offset, len);

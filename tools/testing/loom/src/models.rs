@@ -949,6 +949,22 @@ fn unload() {
     });
 }
 
+/// Whoever asks for a module when it is gone is not answered by a modprobe that found it there.
+#[test]
+fn unload_beside_a_request() {
+    model(|| {
+        let autoload = Autoload::new();
+        let other = spawn_request(&autoload, |autoload| autoload.request_live());
+
+        autoload.requests.unloading();
+        autoload.is_live.store(false, SeqCst);
+        autoload.requests.unloading();
+        assert_eq!(autoload.request_live(), GONE);
+        other.join().unwrap();
+        autoload.assert_empty();
+    });
+}
+
 /// A module that was requested is unloaded as delete_module() does it: told before anybody can see
 /// it, and again when everybody can. Whoever sees it gone gets no result from before, and nobody
 /// does in the end.

@@ -35,6 +35,8 @@
 #define NR_WAITERS	8
 /* MAX_KMOD_CONCURRENT */
 #define NR_SLOTS	50
+/* MAX_KMOD_ALL_BUSY_TIMEOUT */
+#define SLOT_TIMEOUT_S	5
 /* Several times as many chances to fail as any call has. */
 #define MAX_NTH		5000
 /* How many of the last of them are taken where deduplication is to have one. */
@@ -54,10 +56,16 @@ static char *file, *user_file, *compressed_file;
  * Faults
  */
 
+/* More faults than there are, of which each kind counts its own down. */
+#define MANY_FAULTS	"1000000000"
+
 static struct setting {
 	const char *path, *value;
 	char *old;
 } settings[] = {
+	{ FAULTS "failslab/times", MANY_FAULTS },
+	{ FAULTS "fail_page_alloc/times", MANY_FAULTS },
+	{ FAULTS "fail_usercopy/times", MANY_FAULTS },
 	/* So that allocations fail that may sleep, and those of single pages. */
 	{ FAULTS "failslab/ignore-gfp-wait", "N" },
 	{ FAULTS "failslab/cache-filter", "Y" },
@@ -93,7 +101,8 @@ static void select_caches(const char *value)
 		if (i < ARRAY_SIZE(not_selected) || entry->d_name[0] == '.')
 			continue;
 		snprintf(path, sizeof(path), CACHES "%s/failslab", entry->d_name);
-		write_to(path, value);
+		if (write_to(path, value) && errno != ENOENT)
+			ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
 	}
 	closedir(dir);
 }
@@ -112,6 +121,24 @@ static void prepare_faults(void)
 		settings[i].old = read_text(settings[i].path, SIZE_MAX);
 		if (write_to(settings[i].path, settings[i].value))
 			ksft_exit_fail_msg("%s cannot be set\n", settings[i].path);
+	}
+}
+
+/* Whether there were faults of each kind, also of those that are not logged. */
+static void test_kinds(void)
+{
+	static const char * const kinds[] = { "failslab", "fail_page_alloc", "fail_usercopy" };
+	char path[PATH_MAX];
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
+		char *left;
+
+		snprintf(path, sizeof(path), FAULTS "%s/times", kinds[i]);
+		left = read_text(path, SIZE_MAX);
+		ksft_test_result(atoi(left) > 0 && atoi(left) < atoi(MANY_FAULTS),
+				 "%s: %d faults\n", kinds[i], atoi(MANY_FAULTS) - atoi(left));
+		free(left);
 	}
 }
 
@@ -584,6 +611,27 @@ static bool memory_late(struct fault *fault)
  * Owners
  */
 
+/* Calls with a fault that others waited for, and those of them that failed. */
+static struct {
+	unsigned int calls, failures;
+} waited_for;
+
+static void see_waiters(bool has_waiters, int result)
+{
+	waited_for.calls += has_waiters;
+	waited_for.failures += has_waiters && result;
+}
+
+static void test_owner(const char *name, bool (*attempt)(struct fault *fault),
+		       unsigned int places)
+{
+	memset(&waited_for, 0, sizeof(waited_for));
+	test_faults(name, attempt, places);
+	ksft_test_result(waited_for.failures && waited_for.failures < waited_for.calls,
+			 "%s: others waited for %u calls, of which %u failed\n", name,
+			 waited_for.calls, waited_for.failures);
+}
+
 /* Starts waiters, of two kinds in turn. */
 static void start_waiters(struct caller waiters[NR_WAITERS], const struct call *even,
 			  const struct call *odd)
@@ -622,6 +670,7 @@ static bool file_owner(struct fault *fault)
 		start_waiters(waiters, &same, &memory);
 	ok = is_result("the module with the symbol", -finish_owner(&parked), 0);
 	got = finish_faulty_call(&owner, fault);
+	see_waiters(has_waiters, got);
 	ok &= is_clean(got, 0, fault->client);
 	for (i = 0; has_waiters && i < NR_WAITERS; i++) {
 		int result = finish(&waiters[i]), by_name = result_by_name(got);
@@ -656,7 +705,8 @@ static struct call load_held(void)
 /*
  * From memory. Where there was no memory to claim the name, or it could not be
  * peeked, nobody waits for this load, and another one is first: as without
- * deduplication, one of them succeeds, and the others find the module there.
+ * deduplication, one of them succeeds, and the others find the module there. So it is
+ * where the owner fails before its module is in the list; if it fails later, all do.
  */
 static bool memory_owner(struct fault *fault)
 {
@@ -664,13 +714,14 @@ static bool memory_owner(struct fault *fault)
 	struct call other = load_file(file, "", 0);
 	struct caller waiters[NR_WAITERS], owner = start_faulty_call(&call, fault);
 	bool has_waiters = is_waiting(&owner, call.nr), ok, is_own;
-	int i, got, successes;
+	int i, got, successes, busy = 0;
 
 	if (has_waiters) {
 		start_waiters(waiters, &memory, &other);
 		release_page(owner.pid, shared->userfaultfd, call.held_page);
 	}
 	got = finish_faulty_call(&owner, fault);
+	see_waiters(has_waiters, got);
 	successes = !got;
 	is_own = fault->client == DEDUP_ITSELF;
 	ok = (is_own && got == -EEXIST) || is_clean(got, 0, fault->client);
@@ -678,14 +729,16 @@ static bool memory_owner(struct fault *fault)
 		int result = finish(&waiters[i]);
 
 		successes += !result;
-		if (!is_own)
-			ok &= is_result("a waiter", result, result_by_name(got));
-		else if (result)
-			ok &= is_result("another load", result, -EEXIST);
+		busy += result == -EBUSY;
+		if (result && result != -EBUSY)
+			ok &= is_result("a waiter", result, -EEXIST);
 	}
-	if (is_own)
-		ok &= is_result("loads that succeeded", successes, 1);
-	ok &= is_live(MODULE_NAME) == successes;
+	if (busy)
+		ok &= is_result("waiters for what failed", busy, NR_WAITERS) && got && !is_own;
+	/* Those from the file share a result. */
+	else if (successes != NR_WAITERS / 2)
+		ok &= is_result("loads that succeeded", successes, !got || has_waiters);
+	ok &= is_live(MODULE_NAME) == !!successes;
 	must_unload(MODULE_NAME);
 	munmap((void *)call.args[0], call.args[1]);
 	end_call(&other);
@@ -807,14 +860,15 @@ static void leave_slots(struct slot *taken, int n)
 static struct slot slots[NR_SLOTS];
 
 /*
- * All slots are taken, and the owner waits for one, for 5 s at most, while the others
- * arrive. They get its result. Where there was no memory to be waited for, there are
- * two who need a slot.
+ * All slots are taken, and the owner waits for one, for SLOT_TIMEOUT_S at most, while
+ * the others arrive. They get its result. Where there was no memory to be waited for,
+ * there are two who need a slot. Where they were too late, nothing is said about faults.
  */
 static bool request_owner(struct fault *fault)
 {
 	struct caller waiters[NR_WAITERS], owner;
-	bool has_waiters, ok;
+	bool has_waiters, is_late, ok;
+	double begun = now();
 	struct call call;
 	int i, got, calls;
 	char name[32];
@@ -825,9 +879,11 @@ static bool request_owner(struct fault *fault)
 	has_waiters = is_waiting(&owner, call.nr);
 	if (has_waiters)
 		start_waiters(waiters, &call, &call);
+	is_late = now() - begun > SLOT_TIMEOUT_S - 1;
 	leave_slots(slots, 2);
 	got = finish_faulty_call(&owner, fault);
-	ok = is_clean(got, 0, fault->client);
+	see_waiters(has_waiters, got);
+	ok = (is_late && got == -ETIME) || is_clean(got, 0, fault->client);
 	for (i = 0; has_waiters && i < NR_WAITERS; i++)
 		ok &= is_result("a waiter", finish(&waiters[i]), got);
 	calls = helper_calls(name);
@@ -867,7 +923,7 @@ static void test_requests(char **argv)
 	test_faults("request_module, alone", request_alone, 3);
 	test_faults("request_module, waiter", request_waiter, 2);
 	take_slots(slots, NR_SLOTS);
-	test_faults("request_module, owner", request_owner, 3);
+	test_owner("request_module, owner", request_owner, 3);
 	leave_slots(slots, NR_SLOTS);
 	cleanup_requests();
 }
@@ -884,8 +940,8 @@ static void test_loads(void)
 	test_faults("finit_module, late", file_late, 2);
 	test_faults("finit_module, compressed, late", compressed_late, 2);
 	test_faults("init_module, late", memory_late, 2);
-	test_faults("finit_module, owner", file_owner, 2);
-	test_faults("init_module, owner", memory_owner, 2);
+	test_owner("finit_module, owner", file_owner, 2);
+	test_owner("init_module, owner", memory_owner, 2);
 	test_faults("finit_module, waiter", file_waiter, 2);
 	test_faults("init_module, waiter", memory_waiter, 3);
 }
@@ -939,10 +995,14 @@ int main(int argc, char **argv)
 	must_unload(MODULE_NAME);
 	kernel_log = open_log();
 
-	ksft_set_plan(2 * 14 + 1);
+	ksft_set_plan(2 * 14 + 1 + 3 + 3);
 	test_loads();
 	test_remembered(&frame);
 	test_requests(argv);
+	test_kinds();
 	restore_settings();
+	unlink(file);
+	unlink(compressed_file);
+	unlink(user_file);
 	ksft_finished();
 }

@@ -9,6 +9,8 @@
  * to be right in the end: nothing is in flight, every load that began is counted
  * once, and every module can be loaded and unloaded.
  *
+ * Needs XFS on a RAM disk.
+ *
  * Usage: soak_dedup FOLDER OF THE TEST MODULES [SECONDS [SEED]]
  */
 #include <dirent.h>
@@ -35,12 +37,14 @@ static unsigned long *calls;	/* how many of each kind */
 enum operation {
 	FROM_FILE, COMPRESSED, FROM_MEMORY, BY_MODPROBE, UNLOAD, NR_OPERATIONS,
 	/* What else is counted. */
-	UNLOAD_USED = NR_OPERATIONS, PLUG_CPU, READ_FILE, NR_COUNTED
+	UNLOAD_USED = NR_OPERATIONS, FAILING_INIT, KILL, PLUG_CPU, READ_FILE,
+	FILL_MEMORY, NR_COUNTED
 };
 
 static const char * const operation_names[NR_COUNTED] = {
 	"finit_module", "finit_module, compressed", "init_module", "modprobe", "delete_module",
-	"delete_module of a module in use", "a CPU went and came", "file read",
+	"delete_module of a module in use", "an init function failed", "a call was killed",
+	"a CPU went and came", "file read", "memory filled",
 };
 
 static void count(enum operation operation)
@@ -77,7 +81,7 @@ static bool is_user(int module)
  */
 static void make_modules(const char *from)
 {
-	char path[PATH_MAX], lib[PATH_MAX];
+	char path[PATH_MAX], lib[PATH_MAX], xfs[PATH_MAX];
 	struct image image, user_image;
 	struct utsname uts;
 	FILE *conf;
@@ -92,6 +96,10 @@ static void make_modules(const char *from)
 		ksft_exit_fail_msg("%s: %s\n", dir, strerror(errno));
 	snprintf(lib, sizeof(lib), "%s/lib/modules/%s", dir, uts.release);
 	run("mkdir -p %s %s/conf && ln -s . %s/usr", lib, dir, dir);
+	/* Where it is remembered what compressed files hold. */
+	snprintf(xfs, sizeof(xfs), "%s/xfs", dir);
+	if (!mount_xfs(xfs))
+		ksft_exit_skip("needs XFS on /dev/ram0, and mkfs.xfs\n");
 	snprintf(path, sizeof(path), "%s/conf/soak.conf", dir);
 	conf = fopen(path, "w");
 	if (!conf)
@@ -110,7 +118,7 @@ static void make_modules(const char *from)
 			set_symbol(&copy, modules[i].name);
 		modules[i].image = copy;
 		frame = compress(&copy);
-		modules[i].zst = write_image(&frame);
+		modules[i].zst = write_image_to(xfs, &frame);
 		free(frame.bytes);
 		file = write_image(&copy);
 		if (asprintf(&modules[i].ko, "%s/%s.ko", lib, modules[i].name) < 0)
@@ -196,6 +204,8 @@ static void work(unsigned int seed)
 
 			if (err == EWOULDBLOCK)
 				count(UNLOAD_USED);
+			if (err == ENODATA)
+				count(FAILING_INIT);
 			_exit(is_clean(err) ? 0 : err);
 		}
 		if (is_killed) {
@@ -204,6 +214,8 @@ static void work(unsigned int seed)
 		}
 		if (waitpid(pid, &status, 0) != pid)
 			_exit(1);
+		if (WIFSIGNALED(status) && is_killed)
+			count(KILL);
 		/* modprobe says 1 for anything, and has no memory for a message. */
 		if (WIFEXITED(status) && WEXITSTATUS(status) && operation != BY_MODPROBE) {
 			printf("# %s of %s: %s\n", operation_names[operation],
@@ -258,7 +270,7 @@ static void plug_cpus(unsigned int seed)
 }
 
 /* Takes most of the memory that there is, and gives it back, again and again. */
-static void use_memory(unsigned int seed)
+static void fill_memory(void)
 {
 	size_t page = getpagesize();
 
@@ -271,8 +283,30 @@ static void use_memory(unsigned int seed)
 			continue;
 		for (i = 0; i < len && !is_over(); i += page)
 			bytes[i] = 1;
+		count(FILL_MEMORY);
 		munmap(bytes, len);
 		usleep(500000);
+	}
+}
+
+/*
+ * If memory runs out, it is for those who use it for nothing: the kernel ends them,
+ * and others take their place.
+ */
+static void use_memory(unsigned int seed)
+{
+	while (!is_over()) {
+		pid_t pid = fork();
+
+		if (!pid) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			if (!write_to("/proc/self/oom_score_adj", "1000"))
+				fill_memory();
+			_exit(0);
+		}
+		if (pid > 0)
+			waitpid(pid, NULL, 0);
+		usleep(100000);
 	}
 }
 
@@ -306,6 +340,25 @@ static bool all_work(const pid_t *workers, int seconds)
 		usleep(100000);
 	}
 	return true;
+}
+
+/* By what the processes have counted, and the kernel. */
+static void test_happened(void)
+{
+	static const char * const counted[] = {
+		"owned", "same_file", "same_name", "late", "from_memory", "left", "waits",
+		"waits_interrupted",
+	};
+	bool ok = true;
+	unsigned int i;
+
+	for (i = 0; i < NR_COUNTED; i++) {
+		ksft_print_msg("%s: %lu times\n", operation_names[i], calls[i]);
+		ok &= calls[i] > 0;
+	}
+	for (i = 0; i < ARRAY_SIZE(counted); i++)
+		ok &= read_dedup(counted[i]) > 0;
+	ksft_test_result(ok, "everything happened that was to happen\n");
 }
 
 static void test_counters(void)
@@ -352,7 +405,6 @@ int main(int argc, char **argv)
 	int i, status, failed = 0, seconds = argc > 2 ? atoi(argv[2]) : 60;
 	unsigned int seed = argc > 3 ? strtoul(argv[3], NULL, 0) : time(NULL);
 	pid_t workers[NR_WORKERS], others[5];
-	bool all_happened = true;
 
 	ksft_print_header();
 	need_root_and_stats();
@@ -378,13 +430,6 @@ int main(int argc, char **argv)
 	others[2] = start(plug_cpus, 0);
 	others[3] = start(use_memory, 0);
 	others[4] = start(use_memory, 0);
-	/* If memory runs out, it is for those who use it for nothing. */
-	for (i = 3; i < 5; i++) {
-		char path[64];
-
-		snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", others[i]);
-		write_to(path, "1000");
-	}
 
 	ksft_test_result(all_work(workers, seconds), "nobody gave up in %d s\n", seconds);
 	__atomic_store_n(stop_flag, 1, __ATOMIC_RELAXED);
@@ -394,11 +439,7 @@ int main(int argc, char **argv)
 	}
 	for (i = 0; i < (int)ARRAY_SIZE(others); i++)
 		wait_until(waitpid(others[i], &status, WNOHANG), "process %d hangs\n", others[i]);
-	for (i = 0; i < NR_COUNTED; i++) {
-		ksft_print_msg("%s: %lu times\n", operation_names[i], calls[i]);
-		all_happened &= calls[i] > 0;
-	}
-	ksft_test_result(all_happened, "everything happened that was to happen\n");
+	test_happened();
 
 	/* The kernel ends what it began for those who were killed. */
 	wait_until(file_says(PENDING, ""), "loads are in flight for ever\n");

@@ -501,6 +501,7 @@ static void test_arguments(void)
 
 #define HELD_PAGE	(32UL << 10)
 #define MOVED_MODULE	(64UL << 10)
+#define MOVED_SECTIONS	(96UL << 10)
 #define CHANGING_LEN	(128UL << 10)
 
 /* An image in memory, whose name is that of image at first. */
@@ -580,6 +581,44 @@ static void test_renamed_owner(void)
 	must_unload(OTHER_NAME);
 	munmap(changing.image.bytes, CHANGING_LEN);
 	ksft_test_result(ok, "the owner's image changes its name: who waits takes its place\n");
+}
+
+/*
+ * A load that fails before its module is in the list is no result for those who wait for
+ * the name: what they load may be another image, and they have no signal.
+ */
+static void test_owner_fails_early(bool is_killed)
+{
+	struct changing changing = new_changing("early_symbol");
+	struct elf64_hdr *hdr = (struct elf64_hdr *)changing.image.bytes;
+	struct load files[] = { load_from(FIRST_FILE, 0, ""), load_from(SECOND_FILE, 0, "") };
+	struct caller owner, waiters[2];
+	int i, results[2];
+	bool ok;
+
+	memcpy(changing.image.bytes + MOVED_SECTIONS, changing.image.bytes + hdr->e_shoff,
+	       hdr->e_shnum * hdr->e_shentsize);
+	hdr->e_shoff = MOVED_SECTIONS;
+	begin();
+	owner = start_held(&changing);
+	for (i = 0; i < 2; i++)
+		waiters[i] = start_waiter(&files[i]);
+	if (is_killed) {
+		kill(owner.pid, SIGKILL);
+	} else {
+		memset(changing.image.bytes + MOVED_SECTIONS, 0, CHANGING_LEN - MOVED_SECTIONS);
+		release_held(&owner, &changing);
+	}
+	ok = is_result("the owner", finish(&owner), is_killed ? KILLED : ENOEXEC);
+	for (i = 0; i < 2; i++)
+		results[i] = finish(&waiters[i]);
+	ok &= is_result("one of those who waited", results[results[0] != 0], 0);
+	ok &= is_result("the other one", results[results[0] == 0], EEXIST);
+	ok &= is_live(MODULE_NAME) && file_says(PENDING, "");
+	must_unload(MODULE_NAME);
+	munmap(changing.image.bytes, CHANGING_LEN);
+	ksft_test_result(ok, "an owner %s before its module is in the list: who waits loads it\n",
+			 is_killed ? "is killed" : "fails");
 }
 
 /* Each comes to want the name that the other one has, and neither keeps its own for that. */
@@ -1100,7 +1139,7 @@ int main(int argc, char **argv)
 	must_unload(MODULE_NAME);
 	must_unload(OTHER_NAME);
 
-	ksft_set_plan(36 + 8 + 4 + 7 + 2 + 11 + 8 + 5 + 1 + 12 + 1);
+	ksft_set_plan(36 + 8 + 4 + 7 + 4 + 11 + 8 + 5 + 1 + 12 + 1);
 	test_all_waiters();
 	test_signals();
 	test_result(EDEADLK);
@@ -1109,6 +1148,8 @@ int main(int argc, char **argv)
 	test_live_owner();
 	test_arguments();
 	test_renamed_owner();
+	test_owner_fails_early(true);
+	test_owner_fails_early(false);
 	test_swapped_names();
 	test_late_loads(&compressed);
 	test_changes(false);
