@@ -48,10 +48,13 @@ static const char * const names[] = {
 static struct image image, user_image;
 static unsigned long seed;
 
+#define NR_CALLS	13
+
 /* What the callers tell us, and each other. */
 static struct {
 	atomic_bool is_over;
 	atomic_bool has_failed;
+	atomic_ulong made[NR_CALLS];		/* calls of each kind */
 	atomic_ulong loaded;			/* loads that returned 0 */
 	atomic_ulong ended[MAX_ERRNO + 1];	/* calls that ended with 0, or that errno */
 } *shared;
@@ -480,10 +483,13 @@ static void call_finit(const char *what, int fd, int flags, bool can_succeed)
 /* One of each, which the callers share. */
 static char *files[NR_CONTENTS];
 
+/* Where it is remembered what compressed files hold, if that can be had. */
+static const char *compressed_folder = "/tmp";
+
 static char *make_file(enum content content)
 {
 	struct image from = make_image(content);
-	char *path = write_image(&from);
+	char *path = write_image_to(is_compressed(content) ? compressed_folder : "/tmp", &from);
 	off_t len = content == HUGE_SPARSE ? HUGE_LEN : LARGE_LEN;
 
 	if ((content == SPARSE_TAIL || content == SPARSE || content == HUGE_SPARSE) &&
@@ -717,7 +723,7 @@ static void unload(void)
 	count("delete_module", syscall(SYS_delete_module, name, one_in(4) ? 0 : O_NONBLOCK), true);
 }
 
-static void (*const calls[])(void) = {
+static void (*const calls[NR_CALLS])(void) = {
 	load_file, load_file, load_file, load_file, load_memfd, load_other_fd, load_closed_fd,
 	load_memory, load_memory, load_memory, load_changing_memory, unload, unload,
 };
@@ -736,8 +742,11 @@ static pid_t start_caller(int number, int new_generation)
 	generation = new_generation;
 	random_state = seed + number * 1000003UL + generation;
 	while (!shared->is_over) {
+		int kind = below(NR_CALLS);
+
 		call_number++;
-		calls[below(ARRAY_SIZE(calls))]();
+		calls[kind]();
+		shared->made[kind]++;
 	}
 	_exit(0);
 }
@@ -774,48 +783,8 @@ static bool reap(pid_t pid, bool is_killed)
 	return false;
 }
 
-/* What there was besides calls. */
-struct outcome {
-	bool all_ended;
-	unsigned int killed;
-	int complaints;		/* of the kernel, of what cannot be read */
-};
-
-/* Lets them call for so long, and disturbs them. */
-static struct outcome run(int seconds)
-{
-	struct outcome outcome = { .all_ended = true };
-	double end = now() + seconds;
-	int log = open_log();
-	pid_t pids[NR_CALLERS];
-	int i;
-
-	for (i = 0; i < NR_CALLERS; i++)
-		pids[i] = start_caller(i, 0);
-	while (now() < end) {
-		usleep(below(20000));
-		i = below(NR_CALLERS);
-		if (one_in(3))
-			release_all();
-		if (one_in(3))
-			kill(pids[i], SIGUSR1);
-		if (one_in(50)) {
-			kill(pids[i], SIGKILL);
-			outcome.all_ended &= reap(pids[i], true);
-			pids[i] = start_caller(i, ++outcome.killed);
-		}
-		/* The log does not keep everything for long. */
-		outcome.complaints += count_in_log(log, "not supported for file");
-	}
-	shared->is_over = true;
-	for (i = 0; i < NR_CALLERS; i++)
-		outcome.all_ended &= reap(pids[i], false);
-	close(log);
-	return outcome;
-}
-
 /*
- * What is left
+ * What happens
  */
 
 struct counts {
@@ -843,6 +812,65 @@ static struct counts read_counts(void)
 	free(text);
 	return counts;
 }
+
+/* Whether enough happened since then for the rest to say anything. */
+static bool all_happened(const struct counts *before)
+{
+	struct counts after = read_counts();
+	bool ok = shared->loaded && after.waits > before->waits &&
+		  after.interrupted > before->interrupted && after.owned > before->owned &&
+		  after.same_file > before->same_file && after.same_name > before->same_name &&
+		  after.late > before->late && after.from_memory > before->from_memory;
+	int i;
+
+	for (i = 0; i < NR_CALLS; i++)
+		ok &= shared->made[i] > 0;
+	return ok;
+}
+
+/* What there was besides calls. */
+struct outcome {
+	bool all_ended;
+	unsigned int killed;
+	int complaints;		/* of the kernel, of what cannot be read */
+};
+
+/* Lets them call for so long, or longer until everything has happened, and disturbs them. */
+static struct outcome run(int seconds, const struct counts *before)
+{
+	struct outcome outcome = { .all_ended = true };
+	double end = now() + seconds;
+	int log = open_log();
+	pid_t pids[NR_CALLERS];
+	int i;
+
+	for (i = 0; i < NR_CALLERS; i++)
+		pids[i] = start_caller(i, 0);
+	while (now() < end || (now() < end + DEADLINE_S && !all_happened(before))) {
+		usleep(below(20000));
+		i = below(NR_CALLERS);
+		if (one_in(3))
+			release_all();
+		if (one_in(3))
+			kill(pids[i], SIGUSR1);
+		if (one_in(50)) {
+			kill(pids[i], SIGKILL);
+			outcome.all_ended &= reap(pids[i], true);
+			pids[i] = start_caller(i, ++outcome.killed);
+		}
+		/* The log does not keep everything for long. */
+		outcome.complaints += count_in_log(log, "not supported for file");
+	}
+	shared->is_over = true;
+	for (i = 0; i < NR_CALLERS; i++)
+		outcome.all_ended &= reap(pids[i], false);
+	close(log);
+	return outcome;
+}
+
+/*
+ * What is left
+ */
 
 /*
  * Nobody is left, so that every load was counted as one kind or another. Each that
@@ -916,6 +944,8 @@ static void prepare(char **argv)
 	module_path(path, argv, USER_NAME);
 	user_image = read_image(path);
 	use_own_tmp();
+	if (mount_xfs("/tmp/xfs"))
+		compressed_folder = "/tmp/xfs";
 	random_state = seed;
 	for (i = 0; i < NR_CONTENTS; i++)
 		files[i] = make_file(i);
@@ -944,9 +974,9 @@ int main(int argc, char **argv)
 	ksft_print_msg("%d seconds, seed %lu\n", seconds, seed);
 	prepare(argv);
 
-	ksft_set_plan(5);
+	ksft_set_plan(6);
 	before = read_counts();
-	outcome = run(seconds);
+	outcome = run(seconds, &before);
 	after = read_counts();
 	print_results();
 	ksft_test_result(outcome.all_ended && !shared->has_failed,
@@ -956,6 +986,8 @@ int main(int argc, char **argv)
 			 "the kernel does not complain of what it was given\n");
 	ksft_test_result(file_says(PENDING, ""), "nothing is pending afterwards\n");
 	ksft_test_result(add_up(&before, &after, outcome.killed), "the counters add up\n");
+	ksft_test_result(all_happened(&before),
+			 "there were calls of each kind, and loads of each end\n");
 	ksft_test_result(can_all_be_loaded(), "modules can be loaded and unloaded\n");
 	ksft_finished();
 }

@@ -97,21 +97,26 @@ static void add_line(const char *name, const char *text, int number)
 	close(fd);
 }
 
-/* The number in the last line that begins with that word, or -1. */
-static int last_number(const char *name, const char *word)
+/* The number in the nth line that begins with that word, or the last if nth is 0; or -1. */
+static int nth_number(const char *name, const char *word, int nth)
 {
 	char path[PATH_MAX], *text, *rest, *line;
+	int number = -1, count = 0;
 	size_t len = strlen(word);
-	int number = -1;
 
 	in_dir(path, name);
 	text = read_text(path, SIZE_MAX);
 	rest = text;
 	while ((line = strsep(&rest, "\n")))
-		if (!strncmp(line, word, len) && line[len] == ' ')
+		if (!strncmp(line, word, len) && line[len] == ' ' && (!nth || ++count == nth))
 			number = atoi(line + len);
 	free(text);
 	return number;
+}
+
+static int last_number(const char *name, const char *word)
+{
+	return nth_number(name, word, 0);
 }
 
 #define configure(...)	write_file("modprobe.d/waits.conf", __VA_ARGS__)
@@ -625,9 +630,9 @@ static void test_killed_anywhere(void)
 		begin();
 		configure("%s", two);
 		c = start_load(&load);
-		wait_until((first = last_number("helpers", "modprobe")) > 0,
+		wait_until((first = nth_number("helpers", "modprobe", 1)) > 0,
 			   "there is no helper\n");
-		wait_until((second = last_number("helpers", "modprobe")) != first,
+		wait_until((second = nth_number("helpers", "modprobe", 2)) > 0,
 			   "there is no second helper\n");
 		/* Not to wait for anything: to meet different moments. */
 		usleep(rand_r(&seed) % 100000);
@@ -935,9 +940,9 @@ static void test_pending(void)
 		  "options wb request=req_wc\n"
 		  "options wc park=1\n");
 	a = start_load(&load);
-	wait_until((helper = last_number("helpers", "modprobe")) > 0, "there is no helper\n");
 	wait_until_parked(wc);
-	inner = last_number("helpers", "modprobe");
+	helper = nth_number("helpers", "modprobe", 1);
+	inner = nth_number("helpers", "modprobe", 2);
 	waiter = start_waiter(&same);
 	other = start_load(&to_wc);
 	wait_until((third = last_number("helpers", "modprobe")) != inner &&
