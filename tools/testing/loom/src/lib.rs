@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! kernel/module/dedup/, unchanged, under loom: two tasks exhaustively, and three on two keys; three
-//! on one key, one of which may leave, and circles of three, if `EXHAUSTIVE` is set; and what more
-//! they do with a bound on how often they are interrupted.
+//! kernel/module/dedup/, unchanged, under loom. Each model says how far it goes: `model` takes all
+//! interleavings, which is what can be done with two tasks, and with three on two keys;
+//! `model_exhaustively` those of three tasks if `EXHAUSTIVE` is set, and else, like the rest, those
+//! in which a task is interrupted a few times at most where it could have gone on.
 
 #![allow(dead_code)]
 
