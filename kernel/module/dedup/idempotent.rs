@@ -75,9 +75,9 @@ pub(crate) struct Pending<K> {
     /// How old the load was, in seconds, when the log last said who is waited for; or 0. By this,
     /// one of the waiters says it for all of them.
     reported: Atomic<u32>,
-    /// What the owner's load returned, or that the owner left before it had tried. Written once, by
-    /// the owner, under the lock of the table, together with the unlinking; read by waiters without
-    /// the lock. [`SetOnce`] orders the write before any read that sees it.
+    /// What the owner's load returned, or that this is nothing to others. Written once, by the
+    /// owner, under the lock of the table, together with the unlinking; read by waiters without the
+    /// lock. [`SetOnce`] orders the write before any read that sees it.
     result: SetOnce<Option<c_int>>,
     /// Done once `result` is set.
     #[pin]
@@ -126,8 +126,8 @@ impl<K: Key> Pending<K> {
         self.waiters.load(Relaxed)
     }
 
-    /// Waits until the owner's load is over and returns what it returned; [`None`] if the owner
-    /// left before it had tried, so that nothing can be said.
+    /// Waits until the owner's load is over and returns what it returned; [`None`] if that is
+    /// nothing to others, who start again: the owner left before it had tried, or failed too early.
     ///
     /// Fails with `EINTR` if a signal comes first, and with `EDEADLK` at once if that would never
     /// be over, because the owner waits for the caller. `name_of` finds what to tell people.
