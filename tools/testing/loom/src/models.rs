@@ -649,7 +649,7 @@ fn circle_of_three() {
 /// only it, not what another helper does.
 #[test]
 fn circle_through_a_helper() {
-    model_of_three(|| {
+    model(|| {
         let world = World::new();
         let waiter = spawn(&world, |world| {
             Task::become_helper();
@@ -677,7 +677,7 @@ fn circle_through_a_helper() {
 /// A wait that is refused is none: its task goes on, and others may wait for what that loads.
 #[test]
 fn refused_wait_is_none() {
-    model_with_preemptions(3, || {
+    model(|| {
         let world = World::new();
         let load = world.own(0);
         let ticket = world.waits.begin_helper(Name::new(b"alias"));
@@ -727,7 +727,7 @@ fn helper_without_requester() {
 /// loads.
 #[test]
 fn wait_that_is_over_is_none() {
-    model_with_preemptions(5, || {
+    model(|| {
         let world = World::new();
         let other = spawn(&world, |world| world.nest(1, 0));
 
@@ -870,7 +870,7 @@ fn failing_requests() {
 /// modprobe.
 #[test]
 fn succeeding_requests() {
-    model_of_three(|| {
+    model_exhaustively(|| {
         let autoload = Autoload::new();
         let others = [true, false]
             .map(|wait| spawn_request(&autoload, move |autoload| autoload.request(wait, true)));
