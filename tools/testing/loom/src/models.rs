@@ -214,7 +214,7 @@ impl World {
     }
 }
 
-/// All interleavings of two tasks.
+/// All interleavings: of two tasks, or of three that have little to do with each other.
 fn model(f: impl Fn() + Sync + Send + 'static) {
     check(Builder::new(), f);
 }

@@ -555,13 +555,22 @@ static void release_held(const struct caller *c, const struct changing *changing
 	release_page(c->pid, *c->result, changing->image.bytes + HELD_PAGE);
 }
 
+/* Whether one of two who waited has loaded the module, and the other found it there. */
+static bool one_took_its_place(const struct caller waiters[2])
+{
+	int results[] = { finish(&waiters[0]), finish(&waiters[1]) };
+	bool ok = is_result("one of those who waited", results[results[0] != 0], 0);
+
+	return ok & is_result("the other one", results[results[0] == 0], EEXIST);
+}
+
 /* Who waits for a name that its owner no longer has: one takes its place, for the others. */
 static void test_renamed_owner(void)
 {
 	struct changing changing = new_changing("renamed_symbol");
 	struct load files[] = { load_from(FIRST_FILE, 0, ""), load_from(SECOND_FILE, 0, "") };
 	struct caller owner, waiters[2];
-	int i, results[2];
+	int i;
 	bool ok;
 
 	begin();
@@ -571,10 +580,7 @@ static void test_renamed_owner(void)
 	put_name(changing.name, OTHER_NAME);
 	release_held(&owner, &changing);
 	ok = is_result("the owner", finish(&owner), 0);
-	for (i = 0; i < 2; i++)
-		results[i] = finish(&waiters[i]);
-	ok &= is_result("one of those who waited", results[results[0] != 0], 0);
-	ok &= is_result("the other one", results[results[0] == 0], EEXIST);
+	ok &= one_took_its_place(waiters);
 	ok &= is_live(MODULE_NAME) && is_live(OTHER_NAME);
 	ok &= nothing_was_wasted(2, (struct saved){ .same_name = 1, .bytes = image.len });
 	must_unload(MODULE_NAME);
@@ -593,7 +599,7 @@ static void test_owner_fails_early(bool is_killed)
 	struct elf64_hdr *hdr = (struct elf64_hdr *)changing.image.bytes;
 	struct load files[] = { load_from(FIRST_FILE, 0, ""), load_from(SECOND_FILE, 0, "") };
 	struct caller owner, waiters[2];
-	int i, results[2];
+	int i;
 	bool ok;
 
 	memcpy(changing.image.bytes + MOVED_SECTIONS, changing.image.bytes + hdr->e_shoff,
@@ -610,10 +616,7 @@ static void test_owner_fails_early(bool is_killed)
 		release_held(&owner, &changing);
 	}
 	ok = is_result("the owner", finish(&owner), is_killed ? KILLED : ENOEXEC);
-	for (i = 0; i < 2; i++)
-		results[i] = finish(&waiters[i]);
-	ok &= is_result("one of those who waited", results[results[0] != 0], 0);
-	ok &= is_result("the other one", results[results[0] == 0], EEXIST);
+	ok &= one_took_its_place(waiters);
 	ok &= is_live(MODULE_NAME) && file_says(PENDING, "");
 	must_unload(MODULE_NAME);
 	munmap(changing.image.bytes, CHANGING_LEN);
