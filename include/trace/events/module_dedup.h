@@ -9,12 +9,12 @@
 #include <linux/sched.h>
 #include <linux/tracepoint.h>
 
-/* What is loaded or requested; kernel/module/dedup/trace.rs has the same numbers. */
+/* Kinds of what is loaded or requested, numbered as in kernel/module/dedup/trace.rs. */
 #define show_module_dedup_kind(kind)						\
 	__print_symbolic(kind, { 0, "file" }, { 1, "module" }, { 2, "request" })
 
-/* A task begins to wait for what another one, the owner, loads or requests. */
-TRACE_EVENT(module_dedup_wait,
+/* The current task begins to wait for what the owner, another task, loads or requests. */
+TRACE_EVENT(module_dedup_wait_begin,
 	    TP_PROTO(unsigned int kind, const char *name, u32 dev, u64 ino, pid_t owner,
 		     const char *comm),
 	    TP_ARGS(kind, name, dev, ino, owner, comm),
@@ -36,10 +36,12 @@ TRACE_EVENT(module_dedup_wait,
 );
 
 /*
- * It waits no more: for the result of the owner, because a signal came (-EINTR), or
- * because the owner left, so that it starts again (-EAGAIN).
+ * The wait has ended with the result of the owner, with -EINTR because of a signal,
+ * with -EDEADLK, with -ETIMEDOUT because the module did not join the list in time,
+ * or with -EAGAIN because the owner has no result for others, so that the task
+ * starts again.
  */
-TRACE_EVENT(module_dedup_done,
+TRACE_EVENT(module_dedup_wait_end,
 	    TP_PROTO(unsigned int kind, const char *name, u32 dev, u64 ino, pid_t owner,
 		     const char *comm, int result, s64 waited_us),
 	    TP_ARGS(kind, name, dev, ino, owner, comm, result, waited_us),
@@ -65,29 +67,41 @@ TRACE_EVENT(module_dedup_done,
 		      __entry->result, __entry->waited_us)
 );
 
-/* A load, or a wait for one or for a request, is refused. */
-TRACE_EVENT(module_dedup_refused,
-	    TP_PROTO(unsigned int kind, const char *name, u32 dev, u64 ino, unsigned int reason,
-		     int error),
-	    TP_ARGS(kind, name, dev, ino, reason, error),
-	    TP_STRUCT__entry(__field(unsigned int, kind)
-			     __field(u32, dev)
-			     __field(u64, ino)
-			     __field(unsigned int, reason)
-			     __field(int, error)
-			     __string(name, name)),
-	    TP_fast_assign(__entry->kind = kind;
-			   __entry->dev = dev;
-			   __entry->ino = ino;
-			   __entry->reason = reason;
-			   __entry->error = error;
-			   __assign_str(name);),
-	    TP_printk("kind=%s name=%s dev=%u:%u ino=%llu reason=%s error=%d",
-		      show_module_dedup_kind(__entry->kind), __get_str(name), MAJOR(__entry->dev),
-		      MINOR(__entry->dev), __entry->ino,
-		      __print_symbolic(__entry->reason,
-				       { 0, "late" }, { 1, "pending" }, { 2, "circle" }),
-		      __entry->error)
+DECLARE_EVENT_CLASS(module_dedup_reject,
+		    TP_PROTO(unsigned int kind, const char *name, u32 dev, u64 ino, int error),
+		    TP_ARGS(kind, name, dev, ino, error),
+		    TP_STRUCT__entry(__field(unsigned int, kind)
+				     __field(u32, dev)
+				     __field(u64, ino)
+				     __field(int, error)
+				     __string(name, name)),
+		    TP_fast_assign(__entry->kind = kind;
+				   __entry->dev = dev;
+				   __entry->ino = ino;
+				   __entry->error = error;
+				   __assign_str(name);),
+		    TP_printk("kind=%s name=%s dev=%u:%u ino=%llu error=%d",
+			      show_module_dedup_kind(__entry->kind), __get_str(name),
+			      MAJOR(__entry->dev), MINOR(__entry->dev), __entry->ino,
+			      __entry->error)
+);
+
+/* A load is rejected: a module of that name is live. */
+DEFINE_EVENT(module_dedup_reject, module_dedup_already_loaded,
+	     TP_PROTO(unsigned int kind, const char *name, u32 dev, u64 ino, int error),
+	     TP_ARGS(kind, name, dev, ino, error)
+);
+
+/* A load is rejected: another load of the same file or name was pending. */
+DEFINE_EVENT(module_dedup_reject, module_dedup_pending,
+	     TP_PROTO(unsigned int kind, const char *name, u32 dev, u64 ino, int error),
+	     TP_ARGS(kind, name, dev, ino, error)
+);
+
+/* A wait is rejected: it would have completed a cycle of waiting tasks. */
+DEFINE_EVENT(module_dedup_reject, module_dedup_deadlock,
+	     TP_PROTO(unsigned int kind, const char *name, u32 dev, u64 ino, int error),
+	     TP_ARGS(kind, name, dev, ino, error)
 );
 
 #endif /* _TRACE_MODULE_DEDUP_H */

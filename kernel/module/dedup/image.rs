@@ -1,134 +1,176 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a load brings with it: the image of a module, in a file or in user memory, and arguments.
-
-use core::ptr::NonNull;
+//! The image and the arguments of a module, in a file or in user memory.
 
 use kernel::{
     alloc::flags::__GFP_NOWARN,
-    bindings,
-    page::PAGE_SHIFT,
+    crypto::nh,
+    fs::{
+        file::LocalFile,
+        Reader, //
+    },
+    mm,
+    module_list,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
     prelude::*,
     sync::Arc,
     uaccess::{
+        self,
         UserPtr,
         UserSlice, //
-    },
+    }, //
 };
 
 use crate::{
+    content::{
+        Content,
+        Hash,
+        LiveSources, //
+    },
     key::{
         Args,
-        FileKey,
-        Name, //
+        FileKey, //
     },
-    origin::FileId,
+    load::Source,
     peek::{
         self,
         Image, //
     },
+    target::Name, //
 };
 
-/// What the modules of this kernel look like.
+/// The format of the modules of this kernel.
 const FORMAT: peek::Format = peek::Format {
     layout: if cfg!(CONFIG_64BIT) {
         peek::ELF64
     } else {
         peek::ELF32
     },
-    module_size: size_of::<bindings::module>() as u64,
-    name_offset: core::mem::offset_of!(bindings::module, name) as u64,
+    order: peek::ByteOrder::NATIVE,
+    module_size: module_list::MODULE_SIZE as u64,
+    name_offset: module_list::NAME_OFFSET as u64,
 };
 
-/// Where an image comes from.
-pub(crate) trait Source {
-    /// The name of the module, if that can be told before the image is read as a whole.
-    fn name(&mut self) -> Option<Name>;
-    /// The bytes that are allocated to read it.
-    fn size(&self) -> usize;
+/// Maximum number of messages that are hashed at once: those of a page of 4 KiB.
+const HASHES_AT_ONCE: usize = 4;
+
+/// An image in a file.
+pub(crate) struct FileImage<'a> {
+    file: &'a LocalFile,
+    /// Set by the first read.
+    reader: Option<Reader<'a>>,
+    is_compressed: bool,
 }
 
-/// A file that is open for reading, and stays open as long as this value exists.
-#[derive(Clone, Copy)]
-pub(crate) struct File(NonNull<bindings::file>);
-
-impl File {
-    /// # Safety
-    ///
-    /// `file` must point to a file that is open for reading, and stay open as long as the returned
-    /// value exists.
-    pub(crate) unsafe fn from_raw(file: NonNull<bindings::file>) -> Self {
-        Self(file)
-    }
-
-    pub(crate) fn as_ptr(&self) -> *mut bindings::file {
-        self.0.as_ptr()
-    }
-
-    /// What a load of the file is known by.
-    pub(crate) fn key(&self, flags: c_int, args: Args) -> FileKey {
-        // SAFETY: The file is open, so it has an inode, which does not change meanwhile.
-        let inode = unsafe { (*self.as_ptr()).f_inode };
-        // SAFETY: The inode of an open file is in use, so it has a file system, whose device, like
-        // the inode's number, does not change.
-        let (device, number) = unsafe { ((*(*inode).i_sb).s_dev, (*inode).i_ino) };
-
-        FileKey {
-            inode: inode.addr(),
-            device,
-            number,
-            flags,
-            args,
+impl<'a> FileImage<'a> {
+    pub(crate) fn new(file: &'a LocalFile, is_compressed: bool) -> Self {
+        Self {
+            file,
+            reader: None,
+            is_compressed,
         }
     }
 
-    /// Tells the file and its contents from all others, if its file system can.
-    pub(crate) fn id(&self) -> Option<FileId> {
-        let mut id = FileId::default();
+    /// Returns what a load of the file is known by.
+    pub(crate) fn key(&self, flags: c_int, args: Args) -> FileKey {
+        let inode = self.file.inode_id();
 
-        // SAFETY: The file is open, and `id` can be written to.
-        unsafe { bindings::module_dedup_file_id(self.as_ptr(), &mut id) }.then_some(id)
+        FileKey {
+            inode: inode.addr,
+            dev: inode.dev,
+            ino: inode.ino,
+            flags,
+            args,
+            changes: 0,
+        }
     }
 }
 
-impl Image for File {
+impl Image for FileImage<'_> {
     fn read(&mut self, offset: u64, to: &mut [u8]) -> Option<()> {
-        let pos = bindings::loff_t::try_from(offset).ok()?;
-        // So that the end of what is asked for is an offset as well.
-        pos.checked_add(bindings::loff_t::try_from(to.len()).ok()?)?;
+        let reader = match &self.reader {
+            Some(reader) => reader,
+            None => self.reader.insert(self.file.reader().ok()?),
+        };
 
-        // SAFETY: The file is open for reading, and `to` has as many bytes as are asked for.
-        unsafe { bindings::module_dedup_read(self.as_ptr(), pos, to.as_mut_ptr().cast(), to.len()) }
-            .then_some(())
+        reader.read_exact_at(offset, to).ok()
+    }
+
+    fn size(&self) -> u64 {
+        self.file.size()
     }
 }
 
-impl Source for File {
-    fn name(&mut self) -> Option<Name> {
-        peek::module_name(self, &FORMAT)
+impl Source for FileImage<'_> {
+    fn is_compressed(&self) -> bool {
+        self.is_compressed
+    }
+
+    fn name(&mut self, sources: &LiveSources) -> Option<Name> {
+        if self.is_compressed {
+            sources.name_of(self)
+        } else {
+            peek::module_name(self, &FORMAT)
+        }
+    }
+
+    fn is_content(&mut self, sources: &LiveSources, content: &Content) -> bool {
+        let len = self.file.size();
+
+        sources.is_content(content, len, |hash| hash.read(self, len))
     }
 
     fn size(&self) -> usize {
-        // SAFETY: The file is open.
-        let size = unsafe { bindings::module_dedup_file_size(self.as_ptr()) };
-
-        usize::try_from(size).unwrap_or(0)
+        usize::try_from(self.file.size()).unwrap_or(0)
     }
 }
 
-/// An image in the memory of the process that calls.
-pub(crate) struct UserMemory {
+/// An image in the memory of the current process.
+pub(crate) struct UserImage {
     start: UserPtr,
     len: usize,
 }
 
-impl UserMemory {
+impl UserImage {
     pub(crate) fn new(start: UserPtr, len: usize) -> Self {
         Self { start, len }
     }
+
+    /// Appends the image to `hash`. Hashes whole messages in place, and reads those that lie in two
+    /// pages or whose page cannot be pinned.
+    // Not inlined, to keep stack frames small.
+    #[inline(never)]
+    fn hash(&mut self, hash: &mut Hash<'_>) -> Option<()> {
+        let mut message = KVec::from_elem(0, nh::MESSAGE_SIZE, GFP_KERNEL).ok()?;
+        let mut hashes = [[0; nh::HASH_SIZE]; HASHES_AT_ONCE];
+        let mut offset = 0;
+
+        while offset < self.len {
+            let ptr = self.start.wrapping_byte_add(offset);
+            let left = self.len - offset;
+            let in_page = left.min(PAGE_SIZE - ptr.as_const_ptr().addr() % PAGE_SIZE);
+            let count = (in_page / nh::MESSAGE_SIZE).min(HASHES_AT_ONCE);
+            let hashes = hashes.get_mut(..count)?;
+
+            if count > 0 && hash.message_key().hash_user(ptr, hashes).is_ok() {
+                hash.update_hashed(hashes);
+                offset += count * nh::MESSAGE_SIZE;
+            } else {
+                let message = message.get_mut(..left.min(nh::MESSAGE_SIZE))?;
+
+                self.read(offset as u64, message)?;
+                hash.update(message);
+                offset += message.len();
+            }
+        }
+        Some(())
+    }
 }
 
-impl Image for UserMemory {
+impl Image for UserImage {
     fn read(&mut self, offset: u64, to: &mut [u8]) -> Option<()> {
         let offset = usize::try_from(offset).ok()?;
 
@@ -140,19 +182,28 @@ impl Image for UserMemory {
             .read_slice(to)
             .ok()
     }
+
+    fn size(&self) -> u64 {
+        self.len as u64
+    }
 }
 
-impl Source for UserMemory {
-    fn name(&mut self) -> Option<Name> {
+impl Source for UserImage {
+    fn is_compressed(&self) -> bool {
+        false
+    }
+
+    fn name(&mut self, _: &LiveSources) -> Option<Name> {
         peek::module_name(self, &FORMAT)
     }
 
-    fn size(&self) -> usize {
-        // SAFETY: It may be called from anywhere.
-        let pages = unsafe { bindings::module_dedup_totalram_pages() };
+    fn is_content(&mut self, sources: &LiveSources, content: &Content) -> bool {
+        sources.is_content(content, self.len as u64, |hash| self.hash(hash))
+    }
 
-        // More than the machine has is what vmalloc() refuses to allocate.
-        if self.len >> PAGE_SHIFT <= pages {
+    fn size(&self) -> usize {
+        // vmalloc() never allocates more than the machine has.
+        if self.len >> PAGE_SHIFT <= mm::totalram_pages() {
             self.len
         } else {
             0
@@ -162,26 +213,16 @@ impl Source for UserMemory {
 
 /// Copies the arguments of a module from user space.
 ///
-/// Fails with `EFAULT` for a bad address, and for nothing else. Sleeps.
-pub(crate) fn copy_args(uargs: *const c_char) -> Result<Args> {
-    // SAFETY: It may be called with any address.
-    let len = match unsafe { bindings::strnlen_user(uargs, c_long::MAX) } {
-        0 => return Err(EFAULT),
-        1 => return Ok(Args::Empty),
-        len => usize::try_from(len)?,
-    };
-    let mut args = KVec::new();
-
-    // User space says how long they are: that is no reason to warn.
-    match UserSlice::new(UserPtr::from_ptr(uargs.cast_mut().cast()), len)
-        .read_all(&mut args, GFP_KERNEL | __GFP_NOWARN)
-    {
-        Err(err) if err == ENOMEM => return Ok(Args::Uncopied),
-        result => result?,
+/// Fails with `EFAULT` if `uargs` is a bad address, and never for another reason. May sleep.
+pub(crate) fn copy_args(uargs: UserPtr) -> Result<Args> {
+    // Common case: no arguments. Check before allocating.
+    if UserSlice::new(uargs, 1).reader().read::<u8>()? == 0 {
+        return Ok(Args::Empty);
     }
-    // Others may have written there meanwhile.
-    if let Some(last) = args.last_mut() {
-        *last = 0;
+    // User space chooses the length, so that a failed allocation is not worth a warning.
+    match uaccess::copy_string(uargs, GFP_KERNEL | __GFP_NOWARN) {
+        Ok(args) => Ok(Arc::new(args, GFP_KERNEL).map_or(Args::Uncopied, Args::Copied)),
+        Err(err) if err == ENOMEM => Ok(Args::Uncopied),
+        Err(err) => Err(err),
     }
-    Ok(Arc::new(args, GFP_KERNEL).map_or(Args::Uncopied, Args::Copied))
 }

@@ -1,123 +1,99 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tracepoints: waits that begin and end, and loads that are refused. Their formats are in
-//! `include/trace/events/module_dedup.h`.
+//! Tracepoints of waits and of rejected loads. `include/trace/events/module_dedup.h` has their
+//! formats.
 
 use kernel::{
     prelude::*,
+    str::CStr,
     task::Pid,
     time::Delta,
     tracepoint::declare_trace, //
 };
 
 use crate::{
-    key::Subject,
-    waits::Caller, //
+    target::Target,
+    task::TaskId, //
 };
 
 declare_trace! {
-    /// # Safety
-    ///
-    /// `name` must point to a string, and `comm` to `TASK_COMM_LEN` bytes with a NUL among them.
-    unsafe fn module_dedup_wait(
+    fn module_dedup_wait_begin(
         kind: c_uint,
-        name: *const c_char,
-        device: u32,
-        number: u64,
+        name: &CStr,
+        dev: u32,
+        ino: u64,
         owner: Pid,
-        comm: *const c_char,
+        comm: &CStr,
     );
 
-    /// # Safety
-    ///
-    /// As [`module_dedup_wait`].
     #[allow(clippy::too_many_arguments)]
-    unsafe fn module_dedup_done(
+    fn module_dedup_wait_end(
         kind: c_uint,
-        name: *const c_char,
-        device: u32,
-        number: u64,
+        name: &CStr,
+        dev: u32,
+        ino: u64,
         owner: Pid,
-        comm: *const c_char,
+        comm: &CStr,
         result: c_int,
-        microseconds: i64,
+        waited_us: i64,
     );
 
-    /// # Safety
-    ///
-    /// `name` must point to a string.
-    unsafe fn module_dedup_refused(
-        kind: c_uint,
-        name: *const c_char,
-        device: u32,
-        number: u64,
-        reason: c_uint,
-        error: c_int,
-    );
+    fn module_dedup_already_loaded(kind: c_uint, name: &CStr, dev: u32, ino: u64, error: c_int);
+    fn module_dedup_pending(kind: c_uint, name: &CStr, dev: u32, ino: u64, error: c_int);
+    fn module_dedup_deadlock(kind: c_uint, name: &CStr, dev: u32, ino: u64, error: c_int);
 }
 
-/// Why a load is refused.
-#[derive(Clone, Copy)]
-pub(crate) enum Reason {
-    /// A module of that name is live, or being unloaded.
-    Late = 0,
-    /// Another load of the same was pending.
-    Pending = 1,
-    /// It would wait for itself.
-    Circle = 2,
-}
-
-/// A subject in the words of C: its kind, as `show_module_dedup_kind()` numbers them, its name,
-/// device and inode number. What a kind has not is empty or 0.
-fn fields(subject: &Subject) -> (c_uint, *const c_char, u32, u64) {
-    match subject {
-        Subject::File(device, number) => (0, c"".as_char_ptr(), *device, *number),
-        Subject::Module(name) => (1, name.as_ptr(), 0, 0),
-        Subject::Request(name) => (2, name.as_ptr(), 0, 0),
+/// Splits a target into the fields of the events: its kind, numbered as in
+/// `show_module_dedup_kind()`, and its name or device and inode number.
+fn fields(target: &Target) -> (c_uint, &CStr, u32, u64) {
+    match target {
+        Target::File { dev, ino } => (0, c"", *dev, *ino),
+        Target::Module(name) => (1, name.as_c_str(), 0, 0),
+        Target::Request(name) => (2, name.as_c_str(), 0, 0),
     }
 }
 
-/// The current task begins to wait for what `owner` loads or requests.
-pub(crate) fn wait(subject: Subject, owner: &Caller) {
-    let (kind, name, device, number) = fields(&subject);
+/// The current task begins to wait for `target`, which `owner` loads or requests.
+pub(crate) fn wait_begin(target: &Target, owner: &TaskId) {
+    let (kind, name, dev, ino) = fields(target);
 
-    // SAFETY: The strings are in `subject` and `owner`, and end with a NUL.
-    unsafe { module_dedup_wait(kind, name, device, number, owner.pid(), owner.comm()) };
+    module_dedup_wait_begin(kind, name, dev, ino, owner.pid(), owner.comm());
 }
 
-/// That wait is over.
-pub(crate) fn done(subject: Subject, owner: &Caller, result: c_int, waited: Delta) {
-    let (kind, name, device, number) = fields(&subject);
-    let microseconds = waited.as_micros_ceil();
+/// The wait of the current task ended with `result`.
+pub(crate) fn wait_end(target: &Target, owner: &TaskId, result: c_int, waited: Delta) {
+    let (kind, name, dev, ino) = fields(target);
+    let waited_us = waited.as_micros_ceil();
 
-    // SAFETY: As above.
-    unsafe {
-        module_dedup_done(
-            kind,
-            name,
-            device,
-            number,
-            owner.pid(),
-            owner.comm(),
-            result,
-            microseconds,
-        )
-    };
+    module_dedup_wait_end(
+        kind,
+        name,
+        dev,
+        ino,
+        owner.pid(),
+        owner.comm(),
+        result,
+        waited_us,
+    );
 }
 
-/// The current task is told with `error` that it does not load, or request, `subject`.
-pub(crate) fn refused(subject: Subject, reason: Reason, error: Error) {
-    let (kind, name, device, number) = fields(&subject);
+/// A load is rejected: a module of its name is live.
+pub(crate) fn already_loaded(target: &Target, error: Error) {
+    let (kind, name, dev, ino) = fields(target);
 
-    // SAFETY: The string is in `subject`, and ends with a NUL.
-    unsafe {
-        module_dedup_refused(
-            kind,
-            name,
-            device,
-            number,
-            reason as c_uint,
-            error.to_errno(),
-        )
-    };
+    module_dedup_already_loaded(kind, name, dev, ino, error.to_errno());
+}
+
+/// A load is rejected: another load of the same file or name was pending.
+pub(crate) fn pending(target: &Target, error: Error) {
+    let (kind, name, dev, ino) = fields(target);
+
+    module_dedup_pending(kind, name, dev, ino, error.to_errno());
+}
+
+/// A wait is rejected: it would have completed a cycle.
+pub(crate) fn deadlock(target: &Target) {
+    let (kind, name, dev, ino) = fields(target);
+
+    module_dedup_deadlock(kind, name, dev, ino, EDEADLK.to_errno());
 }

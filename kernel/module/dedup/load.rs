@@ -1,0 +1,659 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The life of one load, from the system call to its result.
+//!
+//! A load from a file first enters the table of files: one load of a file runs at a time. The load
+//! that runs then goes through the [stages](Stage), on behalf of the loader in C, which calls
+//! [`Load::claim_name`] and [`Load::joined_list`] on its way. A load from memory has no file to
+//! share and goes through the stages at once.
+
+use core::mem;
+
+use kernel::{
+    audit,
+    error::to_result,
+    module_list::ModuleState,
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering::{
+                Acquire,
+                Relaxed,
+                Release, //
+            },
+            Atomic, //
+        },
+        Arc, //
+    }, //
+};
+
+use crate::{
+    content::{
+        Content,
+        ImageId,
+        LiveSources, //
+    },
+    key::{
+        self,
+        Args,
+        FileKey,
+        Key, //
+    },
+    live::{
+        self,
+        ClaimError, //
+    },
+    pending::{
+        Outcome,
+        Owner,
+        Pending,
+        Role,
+        Table, //
+    },
+    stats::{
+        LoadCounters,
+        DEDUP_STATS,
+        FROM_FILE,
+        FROM_MEMORY, //
+    },
+    target::{
+        Name,
+        Target, //
+    },
+    task::TaskId,
+    trace,
+    wait::{
+        Patience,
+        WaitError,
+        WaitMode, //
+    },
+    wait_graph::WaitGraph, //
+};
+
+/// The amount of deduplication: `module.dedup=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Everything.
+    Full,
+    /// Loads of one inode, and the name checks of the loader.
+    Inode,
+    /// The name checks of the loader.
+    Early,
+    /// Only the name check when the module joins the module list.
+    None,
+}
+
+/// The image of a module before it is read as a whole.
+pub(crate) trait Source {
+    /// Returns whether the image is compressed.
+    fn is_compressed(&self) -> bool;
+
+    /// Returns the name of the module, if it can be told without memory of the size of the image:
+    /// from a few small reads, or from a hash of a compressed image. Sleeps.
+    fn name(&mut self, sources: &LiveSources) -> Option<Name>;
+
+    /// Returns whether the image has the identity `content`.
+    fn is_content(&mut self, sources: &LiveSources, content: &Content) -> bool;
+
+    /// Returns the number of bytes that would be allocated to read the image, or 0 if it cannot be
+    /// that large.
+    fn size(&self) -> usize;
+}
+
+/// The loads in flight.
+#[pin_data]
+pub(crate) struct Loads {
+    /// Loads from files.
+    #[pin]
+    files: Table<FileKey>,
+    /// Loads that know the name of their module.
+    #[pin]
+    names: Table<Name>,
+    /// The compressed images of modules.
+    #[pin]
+    sources: LiveSources,
+    /// Number of changes of the module list that can make a failed load succeed: a module has
+    /// become live, is GOING, or has failed after it joined the list.
+    ///
+    /// [`Release`] pairs with the [`Acquire`] in [`Loads::load_file`]: a load that reads a change
+    /// sees the module list after it.
+    changes: Atomic<u32>,
+}
+
+impl Loads {
+    /// Makes empty tables. Fails without memory.
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            files <- Table::new(),
+            names <- Table::new(),
+            sources <- LiveSources::new(),
+            changes: Atomic::new(0),
+        })
+    }
+
+    fn count_change(&self) {
+        self.changes.fetch_add(1_u32, Release);
+    }
+
+    pub(crate) fn files(&self) -> &Table<FileKey> {
+        &self.files
+    }
+
+    pub(crate) fn names(&self) -> &Table<Name> {
+        &self.names
+    }
+
+    /// Loads a module from a file, or shares the load of the same file that is in flight.
+    ///
+    /// `load` calls the loader. Returns the result of the loader, that of the load that was shared,
+    /// or the negative errno with which this load was rejected or aborted.
+    ///
+    /// Sleeps. Must be called without locks held.
+    // Not inlined, here and below, to keep stack frames small.
+    #[inline(never)]
+    pub(crate) fn load_file(
+        &self,
+        graph: &WaitGraph,
+        mode: Mode,
+        mut key: FileKey,
+        source: &mut impl Source,
+        load: impl FnOnce(&mut Load<'_>) -> c_int,
+    ) -> c_int {
+        let task = TaskId::current();
+        let is_tracked = matches!(mode, Mode::Full | Mode::Inode);
+        // Relaxed: a task that knows of a change has synchronised with the task that made it.
+        let began = self.changes.load(Relaxed);
+
+        DEDUP_STATS.loads.add(1, Relaxed);
+        loop {
+            key.changes = self.changes.load(Acquire);
+            let role = is_tracked.then(|| self.files.enter(&key, &task));
+            let owner = match role {
+                Some(Role::Owner(owner)) => Some(owner),
+                Some(Role::Waiter(other)) => {
+                    match self.share(graph, mode, &key, began, source, &other) {
+                        Ok(Shared::Result(result)) => {
+                            DEDUP_STATS.same_file.add(1, Relaxed);
+                            DEDUP_STATS.bytes_saved.add(source.size(), Relaxed);
+                            return result;
+                        }
+                        Ok(Shared::Exists) => {
+                            DEDUP_STATS.same_name.add(1, Relaxed);
+                            DEDUP_STATS.bytes_saved.add(source.size(), Relaxed);
+                            trace::pending(&key.target(), EEXIST);
+                            return EEXIST.to_errno();
+                        }
+                        Ok(Shared::Nothing) => continue,
+                        Err(err) => {
+                            DEDUP_STATS.aborted.add(1, Relaxed);
+                            return Error::from(err).to_errno();
+                        }
+                    }
+                }
+                Some(Role::Untracked) => {
+                    DEDUP_STATS.untracked.add(1, Relaxed);
+                    None
+                }
+                None => None,
+            };
+            return self.own(graph, mode, &task, &key, owner.as_ref(), |this| {
+                this.run(source, load)
+            });
+        }
+    }
+
+    /// Runs a load from a file that no other load has entered, as the owner of the file unless
+    /// there was no memory.
+    #[inline(never)]
+    fn own(
+        &self,
+        graph: &WaitGraph,
+        mode: Mode,
+        task: &TaskId,
+        key: &FileKey,
+        file: Option<&Owner<'_, FileKey>>,
+        run: impl FnOnce(&mut Load<'_>) -> c_int,
+    ) -> c_int {
+        let mut this = Load::new(self, graph, mode, task, key.flags, &key.args, &FROM_FILE);
+
+        this.file = file;
+        run(&mut this)
+    }
+
+    /// Waits for `other`, a load of the same file. Returns what its outcome means for the load of
+    /// `key` and `source`, which began after that many changes of the module list.
+    ///
+    /// Sleeps. Must be called without locks held.
+    #[inline(never)]
+    fn share(
+        &self,
+        graph: &WaitGraph,
+        mode: Mode,
+        key: &FileKey,
+        began: u32,
+        source: &mut impl Source,
+        other: &Arc<Pending<FileKey>>,
+    ) -> Result<Shared, WaitError> {
+        let outcome = Pending::wait(
+            other,
+            graph,
+            WaitMode::Interruptible,
+            Patience::Unlimited,
+            None,
+        )?;
+        let Outcome::Shared(result) = outcome else {
+            return Ok(Shared::Nothing);
+        };
+
+        if mode == Mode::Inode {
+            return Ok(Shared::Result(result));
+        }
+        Ok(match result {
+            0 if key.is_same_load(other.key()) => Shared::Result(0),
+            0 => Shared::Exists,
+            // A failure with other flags or arguments says nothing about these.
+            _ if !key.is_same_load(other.key()) => Shared::Nothing,
+            // The other load may have failed because of a module that was missing, or in the way,
+            // before this load began.
+            _ if key::is_before(other.key().changes, began) => Shared::Nothing,
+            _ if other.module().is_none() && !self.is_still_true(result, source) => Shared::Nothing,
+            _ => Shared::Result(result),
+        })
+    }
+
+    /// Returns whether `result`, of a load whose module did not join the module list, is also true
+    /// now: whether the module that was being unloaded still is. Its end is not counted as a
+    /// change.
+    fn is_still_true(&self, result: c_int, source: &mut impl Source) -> bool {
+        to_result(result) != Err(EBUSY)
+            || source
+                .name(&self.sources)
+                .is_some_and(|name| live::is_going(&name))
+    }
+
+    /// Completes the claim on `name`, whose module is live. The system call of its owner may take
+    /// longer, for example to wait for asynchronous probes. Does not sleep.
+    pub(crate) fn module_live(&self, name: &Name) {
+        self.count_change();
+        self.names.publish(name, Outcome::Shared(0));
+    }
+
+    /// Forgets the pending loads of files and the image of the module `name`, which is GOING: loads
+    /// that begin later must not share a result from before the unload. Does not sleep.
+    pub(crate) fn module_going(&self, name: &Name) {
+        self.count_change();
+        self.files.detach(name);
+        self.sources.remove(name);
+    }
+
+    /// Loads a module from memory.
+    ///
+    /// `load` calls the loader. Returns the result of the loader, or the negative errno with which
+    /// this load was rejected or aborted.
+    ///
+    /// Sleeps. Must be called without locks held.
+    pub(crate) fn load_memory(
+        &self,
+        graph: &WaitGraph,
+        mode: Mode,
+        args: Args,
+        source: &mut impl Source,
+        load: impl FnOnce(&mut Load<'_>) -> c_int,
+    ) -> c_int {
+        let task = TaskId::current();
+
+        DEDUP_STATS.loads.add(1, Relaxed);
+        let mut this = Load::new(self, graph, mode, &task, 0, &args, &FROM_MEMORY);
+
+        this.run(source, load)
+    }
+}
+
+/// The meaning of the outcome of a load for another load of the same file, which has waited for it.
+enum Shared {
+    /// The waiter has the same result.
+    Result(c_int),
+    /// The module is live, with other flags or arguments.
+    Exists,
+    /// None: the waiter starts again.
+    Nothing,
+}
+
+/// The stages of a load.
+///
+/// ```text
+///     Unnamed ---> Named, Vacant ---> Listed
+///        |              |
+///        +--------------+--> Rejected, Aborted
+/// ```
+enum Stage<'a> {
+    /// The name of the module is not known.
+    Unnamed,
+    /// The name is known. It is claimed in mode `full`, unless there was no memory or other loads
+    /// kept the claim for too long.
+    Named(Name, Option<Owner<'a, Name>>),
+    /// The name is claimed, and no module of that name was in the module list afterwards. Only a
+    /// load without a claim can add one, so the loader need not look before it adds its own.
+    Vacant(Name, Owner<'a, Name>),
+    /// The module has joined the module list: the result is one for every load of the name.
+    Listed(Name, Option<Owner<'a, Name>>),
+    /// Another load of the name or of the image is done, or the module is live: this load is a
+    /// duplicate.
+    Rejected,
+    /// The load could not wait for another load of the name, because of a signal or a deadlock.
+    Aborted,
+}
+
+/// A load that the loader in C works on: `struct module_dedup_load`.
+pub(crate) struct Load<'a> {
+    loads: &'a Loads,
+    graph: &'a WaitGraph,
+    mode: Mode,
+    task: &'a TaskId,
+    /// The flags of finit_module(2), or 0.
+    flags: c_int,
+    args: &'a Args,
+    counters: &'static LoadCounters,
+    is_compressed: bool,
+    /// The entry of the file, if the load has one.
+    file: Option<&'a Owner<'a, FileKey>>,
+    /// The identity of the image, once the loader has read it and if it is worth its cost.
+    content: Option<Content>,
+    stage: Stage<'a>,
+}
+
+impl<'a> Load<'a> {
+    fn new(
+        loads: &'a Loads,
+        graph: &'a WaitGraph,
+        mode: Mode,
+        task: &'a TaskId,
+        flags: c_int,
+        args: &'a Args,
+        counters: &'static LoadCounters,
+    ) -> Self {
+        Self {
+            loads,
+            graph,
+            mode,
+            task,
+            flags,
+            args,
+            counters,
+            is_compressed: false,
+            file: None,
+            content: None,
+            stage: Stage::Unnamed,
+        }
+    }
+
+    /// Returns how much is deduplicated.
+    pub(crate) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Returns the arguments of the module.
+    pub(crate) fn args(&self) -> &Args {
+        self.args
+    }
+
+    /// Runs the load, from its first to its last stage, and returns its result.
+    ///
+    /// Rejects a duplicate before anything of the size of the image is allocated, if the name of
+    /// the module can be told by then. A load whose name cannot be told always goes to the loader.
+    #[inline(never)]
+    fn run(
+        &mut self,
+        source: &mut impl Source,
+        load: impl FnOnce(&mut Load<'_>) -> c_int,
+    ) -> c_int {
+        self.is_compressed = source.is_compressed();
+        let result = match self.reject_early(source) {
+            Ok(()) => load(self),
+            Err(err) => err.to_errno(),
+        };
+
+        self.finish(result);
+        result
+    }
+
+    /// Fails if a duplicate of this load is pending or live, before the image is read.
+    #[inline(never)]
+    fn reject_early(&mut self, source: &mut impl Source) -> Result {
+        if self.mode != Mode::Full {
+            return Ok(());
+        }
+        let Some(name) = source.name(&self.loads.sources) else {
+            return Ok(());
+        };
+        let (sources, flags) = (&self.loads.sources, self.flags);
+        let is_image =
+            |image: &ImageId| image.flags == flags && source.is_content(sources, &image.content);
+        let result = self
+            .claim(&name, is_image)
+            .and_then(|()| self.check_list(&name));
+
+        if result.is_err() {
+            if !matches!(self.stage, Stage::Aborted) {
+                DEDUP_STATS.bytes_saved.add(source.size(), Relaxed);
+            }
+            // The loader records the loads that reach it.
+            audit::log_kern_module(name.as_c_str());
+        }
+        result
+    }
+
+    /// Fails with `EEXIST` if the module `name`, which the load has claimed, is live.
+    fn check_list(&mut self, name: &Name) -> Result {
+        self.stage = match (
+            live::state(name),
+            mem::replace(&mut self.stage, Stage::Rejected),
+        ) {
+            (Some(ModuleState::Live), _) => {
+                self.counters.already_loaded.add(1, Relaxed);
+                trace::already_loaded(&Target::Module(*name), EEXIST);
+                return Err(EEXIST);
+            }
+            (None, Stage::Named(name, Some(claim))) => Stage::Vacant(name, claim),
+            (_, stage) => stage,
+        };
+        Ok(())
+    }
+
+    /// Makes `name` the name of the module and claims it, once the loader has read the image: the
+    /// image may have changed since the name was peeked, if it could be.
+    ///
+    /// Fails with `EEXIST` or `EBUSY` for a duplicate, with `EDEADLK`, or with `ERESTARTSYS` on a
+    /// signal. Sleeps. Must be called without locks held.
+    pub(crate) fn claim_name(&mut self, name: &Name) -> Result {
+        // Other loads of these bytes need not read them, unless they have found the name already.
+        if let (Stage::Unnamed, true, Some(content)) =
+            (&self.stage, self.is_compressed, self.content)
+        {
+            self.loads.sources.add(name, content);
+        }
+        // The image is in memory: sharing an error of its loader saves nothing now.
+        self.claim(name, |_| false)
+    }
+
+    /// Makes `name` the name of the module and claims it, see [`live::claim`].
+    #[inline(never)]
+    fn claim(&mut self, name: &Name, is_image: impl FnMut(&ImageId) -> bool) -> Result {
+        let name = *name;
+
+        if self.mode != Mode::Full {
+            self.stage = Stage::Named(name, None);
+            return Ok(());
+        }
+        if let Stage::Named(current, _) | Stage::Vacant(current, _) = &self.stage {
+            if *current == name {
+                return Ok(());
+            }
+        }
+        // A load must not hold a claim while it waits for another one: drop it first.
+        self.stage = Stage::Unnamed;
+        match live::claim(&self.loads.names, self.graph, &name, self.task, is_image) {
+            Ok(claim) => {
+                if claim.is_none() {
+                    DEDUP_STATS.untracked.add(1, Relaxed);
+                }
+                self.stage = Stage::Named(name, claim);
+                Ok(())
+            }
+            Err(ClaimError::Duplicate(err) | ClaimError::BadImage(err)) => {
+                self.counters.pending.add(1, Relaxed);
+                trace::pending(&Target::Module(name), err);
+                self.stage = Stage::Rejected;
+                Err(err)
+            }
+            Err(ClaimError::Aborted(err)) => {
+                DEDUP_STATS.aborted.add(1, Relaxed);
+                self.stage = Stage::Aborted;
+                Err(err.into())
+            }
+        }
+    }
+
+    /// Returns whether the load was rejected as a duplicate by [`Load::claim_name`].
+    pub(crate) fn is_rejected(&self) -> bool {
+        matches!(self.stage, Stage::Rejected)
+    }
+
+    /// Returns whether the loader need not look for a module of that name.
+    pub(crate) fn is_vacant(&self) -> bool {
+        matches!(self.stage, Stage::Vacant(..))
+    }
+
+    /// The loader has read the image, and has not looked at it yet.
+    ///
+    /// Identifies the image if others may have the same: if they wait for its name, or if it is a
+    /// compressed one whose name is not known yet.
+    #[inline(never)]
+    pub(crate) fn set_image(&mut self, image: &[u8]) {
+        let is_wanted = match &self.stage {
+            Stage::Unnamed => self.mode == Mode::Full && self.is_compressed,
+            Stage::Named(_, Some(claim)) | Stage::Vacant(_, claim) => claim.has_waiters(),
+            _ => false,
+        };
+
+        if is_wanted {
+            self.content = Some(self.loads.sources.content_of(image));
+        }
+    }
+
+    /// Records that the module has joined the module list. Does not sleep.
+    ///
+    /// Must be called before the loader takes `module_mutex` again: an unload, which takes it
+    /// later, sees what is recorded here.
+    pub(crate) fn joined_list(&mut self) {
+        let (name, claim) = match mem::replace(&mut self.stage, Stage::Unnamed) {
+            Stage::Named(name, claim) => (name, claim),
+            Stage::Vacant(name, claim) => (name, Some(claim)),
+            stage => {
+                self.stage = stage;
+                return;
+            }
+        };
+
+        if let Some(file) = self.file {
+            file.set_module(name);
+        }
+        if let Some(claim) = &claim {
+            claim.set_module(name);
+        }
+        self.stage = Stage::Listed(name, claim);
+    }
+
+    /// Ends the load with `result`.
+    #[inline(never)]
+    fn finish(&mut self, result: c_int) {
+        let outcome = self.outcome(result);
+
+        if !matches!(self.stage, Stage::Rejected | Stage::Aborted) {
+            DEDUP_STATS.performed.add(1, Relaxed);
+        }
+        match mem::replace(&mut self.stage, Stage::Unnamed) {
+            Stage::Listed(name, claim) => {
+                if result != 0 {
+                    self.loads.count_change();
+                }
+                self.forget_image(&name, result);
+                if let Some(claim) = claim {
+                    claim.complete(outcome);
+                }
+            }
+            Stage::Named(name, Some(claim)) | Stage::Vacant(name, claim) => {
+                self.forget_image(&name, result);
+                // A claim that is dropped tells its waiters to start again.
+                if let Some(outcome) = self.image_outcome(outcome) {
+                    claim.complete(outcome);
+                }
+            }
+            Stage::Named(name, None) => self.forget_image(&name, result),
+            Stage::Unnamed | Stage::Rejected | Stage::Aborted => (),
+        }
+        if let Some(file) = self.file {
+            file.complete(outcome);
+        }
+    }
+
+    /// Forgets the image of a module that was not loaded.
+    fn forget_image(&self, name: &Name, result: c_int) {
+        if result != 0 && self.content.is_some() && !live::is_live(name) {
+            self.loads.sources.remove(name);
+        }
+    }
+
+    /// Returns what the `outcome` for loads of the same file is to loads of the same name, if the
+    /// load failed before its module joined the list and the image decided that.
+    fn image_outcome(&self, outcome: Outcome) -> Option<Outcome> {
+        let Outcome::Shared(result) = outcome else {
+            return None;
+        };
+        let err = to_result(result).err()?;
+        let is_of_image = match err {
+            // Another load has brought the module in.
+            EEXIST | EBUSY => false,
+            // A security module may have looked at the file after a compressed image was
+            // identified.
+            EACCES | EPERM => !self.is_compressed,
+            _ => true,
+        };
+        if !is_of_image {
+            return None;
+        }
+        let flags = self.flags;
+
+        Some(Outcome::BadImage(
+            err,
+            self.content.map(|content| ImageId { content, flags }),
+        ))
+    }
+
+    /// Returns what `result` is to the waiters of this load.
+    fn outcome(&self, result: c_int) -> Outcome {
+        if self.is_of_this_task(result) {
+            Outcome::Retry
+        } else {
+            Outcome::Shared(result)
+        }
+    }
+
+    /// Returns whether `result` holds for this task alone: because of a signal, a deadlock or a
+    /// lack of memory.
+    fn is_of_this_task(&self, result: c_int) -> bool {
+        if result >= 0 {
+            return false;
+        }
+
+        match self.stage {
+            Stage::Aborted => true,
+            // A signal makes the loader fail in many ways, for example while it waits for a module
+            // that exports a symbol.
+            _ if current!().signal_pending() => true,
+            // Once the module has joined the list, its init function may have decided that.
+            Stage::Listed(..) => false,
+            _ => result == ENOMEM.to_errno(),
+        }
+    }
+}
