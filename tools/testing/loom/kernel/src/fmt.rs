@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Formatting, which is std's here.
+//! Formatting, which is that of std here.
 
 pub use std::fmt::{Display, Formatter, Result, Write};
 
@@ -9,13 +9,13 @@ macro_rules! fmt {
     ($($args:tt)*) => { format_args!($($args)*) };
 }
 
-/// Nobody reads the log of a model, but what is written there has to be there.
+/// Formats a message and drops it.
 #[macro_export]
 macro_rules! pr_warn {
     ($($args:tt)*) => { drop(format!($($args)*)) };
 }
 
-/// Bytes to be shown to people.
+/// Bytes that are shown as text.
 pub struct BStr;
 
 impl BStr {

@@ -8,25 +8,36 @@ pub struct Flags;
 
 pub const GFP_KERNEL: Flags = Flags;
 
-/// Makes a `T`. In the kernel it does so in place; loom does not care about places.
-pub trait PinInit<T> {
+/// Makes a `T`. In the kernel this happens in place; loom does not depend on that.
+pub trait PinInit<T, E = ()> {
     fn make(self) -> Result<T>;
 }
 
-/// A closure as an initializer, and what the macros below expand to.
+/// A closure as an initializer; the macros below expand to it.
 pub struct Init<F>(pub F);
 
-impl<T, F: FnOnce() -> Result<T>> PinInit<T> for Init<F> {
+impl<T, E, F: FnOnce() -> Result<T>> PinInit<T, E> for Init<F> {
     fn make(self) -> Result<T> {
         self.0()
     }
 }
 
-/// What an allocation does, whether it succeeds: see [`task::fail_allocation`].
-pub(crate) fn allocate<T>(init: impl PinInit<T>) -> Result<T> {
-    task::assert_may_sleep("allocates");
+/// Allocates a `T`, or fails: see [`task::fail_allocation`].
+pub(crate) fn allocate<T, E>(init: impl PinInit<T, E>) -> Result<T> {
+    task::assert_unlocked("allocates");
     task::allocation()?;
     init.make()
+}
+
+/// `KVec::from_elem()`.
+pub trait FromElem<T>: Sized {
+    fn from_elem(value: T, len: usize, flags: Flags) -> Result<Self>;
+}
+
+impl<T: Clone> FromElem<T> for Vec<T> {
+    fn from_elem(value: T, len: usize, _: Flags) -> Result<Self> {
+        allocate::<_, ()>(Init(|| Ok(vec![value; len])))
+    }
 }
 
 /// `field: value` and `field <- initializer`, as in the kernel.

@@ -1,25 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lists. What is in one is an [`Arc`]; how it is linked is of no interest here.
+//! Lists of [`Arc`]s. The links play no part here.
 
 use std::ops::Deref;
 
 use crate::{
     error::Result,
     init::{allocate, Flags, Init, PinInit},
-    sync::{Arc, ArcBorrow},
+    sync::{Arc, ArcBorrow, UniqueArc},
 };
 
 pub use crate::{impl_list_arc_safe, impl_list_item};
 
-/// Here only because an item of a list has it.
-pub struct ListLinks;
+pub struct ListLinks<const ID: u64 = 0>;
 
-impl ListLinks {
+impl<const ID: u64> ListLinks<ID> {
     pub fn new() -> impl PinInit<Self> {
         Init(|| Ok(Self))
     }
 }
+
+/// Anything can be in a list here.
+pub trait ListItem<const ID: u64 = 0> {}
+
+impl<T, const ID: u64> ListItem<ID> for T {}
 
 #[macro_export]
 macro_rules! impl_list_arc_safe {
@@ -31,12 +35,17 @@ macro_rules! impl_list_item {
     ($($ignored:tt)*) => {};
 }
 
-/// The one reference that can be put into a list.
-pub struct ListArc<T>(Arc<T>);
+/// The one reference of each `ID` that can be put into a list.
+pub struct ListArc<T, const ID: u64 = 0>(Arc<T>);
 
-impl<T> ListArc<T> {
+impl<T, const ID: u64> ListArc<T, ID> {
     pub fn pin_init(init: impl PinInit<T>, _: Flags) -> Result<Self> {
         allocate(init).map(|value| Self(Arc::new(value)))
+    }
+
+    pub fn pair_from_pin_unique<const ID2: u64>(unique: UniqueArc<T>) -> (Self, ListArc<T, ID2>) {
+        const { assert!(ID != ID2) };
+        (Self(unique.0.clone()), ListArc(unique.0))
     }
 
     pub fn clone_arc(&self) -> Arc<T> {
@@ -44,7 +53,7 @@ impl<T> ListArc<T> {
     }
 }
 
-impl<T> Deref for ListArc<T> {
+impl<T, const ID: u64> Deref for ListArc<T, ID> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -52,11 +61,12 @@ impl<T> Deref for ListArc<T> {
     }
 }
 
-/// As small as in the kernel while it is empty: a table has many, and loom's tasks small stacks.
+/// As small as in the kernel while it is empty: a table has many, and the stack of a loom task is
+/// small.
 #[allow(clippy::box_collection)]
-pub struct List<T>(Option<Box<Vec<ListArc<T>>>>);
+pub struct List<T, const ID: u64 = 0>(Option<Box<Vec<ListArc<T, ID>>>>);
 
-impl<T> List<T> {
+impl<T, const ID: u64> List<T, ID> {
     #[allow(clippy::new_without_default)]
     pub const fn new() -> Self {
         Self(None)
@@ -66,30 +76,41 @@ impl<T> List<T> {
         self.items().is_empty()
     }
 
-    pub fn push_front(&mut self, item: ListArc<T>) {
+    pub fn push_front(&mut self, item: ListArc<T, ID>) {
         self.0.get_or_insert_default().insert(0, item);
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = ArcBorrow<'_, T>> {
-        self.items().iter().map(|item| ArcBorrow(&item.0))
+    pub fn iter(&self) -> Iter<'_, T, ID> {
+        Iter(self.items().iter())
     }
 
-    fn items(&self) -> &[ListArc<T>] {
+    fn items(&self) -> &[ListArc<T, ID>] {
         self.0.as_ref().map_or(&[], |items| items)
     }
 
-    pub fn cursor_front(&mut self) -> Cursor<'_, T> {
+    pub fn cursor_front(&mut self) -> Cursor<'_, T, ID> {
         Cursor { list: self, at: 0 }
     }
 }
 
-pub struct Cursor<'a, T> {
-    list: &'a mut List<T>,
+/// A type of its own, so that the compiler knows that dropping it does nothing.
+pub struct Iter<'a, T, const ID: u64>(std::slice::Iter<'a, ListArc<T, ID>>);
+
+impl<'a, T, const ID: u64> Iterator for Iter<'a, T, ID> {
+    type Item = ArcBorrow<'a, T>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|item| ArcBorrow(&item.0))
+    }
+}
+
+pub struct Cursor<'a, T, const ID: u64> {
+    list: &'a mut List<T, ID>,
     at: usize,
 }
 
-impl<T> Cursor<'_, T> {
-    pub fn peek_next(&mut self) -> Option<CursorPeek<'_, T>> {
+impl<T, const ID: u64> Cursor<'_, T, ID> {
+    pub fn peek_next(&mut self) -> Option<CursorPeek<'_, T, ID>> {
         (self.at < self.list.items().len()).then(|| CursorPeek {
             at: self.at,
             list: self.list,
@@ -101,18 +122,18 @@ impl<T> Cursor<'_, T> {
     }
 }
 
-pub struct CursorPeek<'a, T> {
-    list: &'a mut List<T>,
+pub struct CursorPeek<'a, T, const ID: u64> {
+    list: &'a mut List<T, ID>,
     at: usize,
 }
 
-impl<T> CursorPeek<'_, T> {
-    pub fn remove(self) -> ListArc<T> {
+impl<T, const ID: u64> CursorPeek<'_, T, ID> {
+    pub fn remove(self) -> ListArc<T, ID> {
         self.list.0.as_mut().unwrap().remove(self.at)
     }
 }
 
-impl<T> Deref for CursorPeek<'_, T> {
+impl<T, const ID: u64> Deref for CursorPeek<'_, T, ID> {
     type Target = T;
 
     fn deref(&self) -> &T {

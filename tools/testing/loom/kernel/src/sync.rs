@@ -17,9 +17,9 @@ use std::{
 };
 
 use crate::{
-    error::{Result, ERESTARTSYS},
-    init::{Init, PinInit},
-    task::{self, WaitQueue},
+    error::Result,
+    init::{allocate, Flags, Init, PinInit},
+    task::{self, WaitMode, WaitQueue},
     time::Jiffies,
 };
 
@@ -56,7 +56,7 @@ pub mod atomic {
     use ordering::{Ordering, Relaxed};
     use std::{cell::Cell, marker::PhantomData};
 
-    /// A number of 32 bits: there are no others.
+    /// A number of 32 bits: the code under test has no others.
     pub trait Number {
         fn from_bits(bits: u32) -> Self;
         fn bits(self) -> u32;
@@ -86,8 +86,8 @@ pub mod atomic {
         static IS_PLAIN: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// Says whether the atomics that are made from now on in this model are plain numbers: right
-    /// where a lock protects them or nothing depends on them, and much less for loom to explore.
+    /// Sets whether the atomics that this model makes from now on are plain numbers. Correct where
+    /// a lock protects them or nothing depends on them, and leaves loom much less to explore.
     pub fn be_plain(plain: bool) {
         IS_PLAIN.set(plain);
     }
@@ -154,13 +154,14 @@ std::thread_local! {
     static LIVE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// How much there is that references are counted of: loom runs the tasks of a model in one thread.
+/// Returns the number of reference-counted objects that this model has not freed. One number is
+/// enough: loom runs the tasks of a model in one thread.
 pub fn live() -> usize {
     LIVE.get()
 }
 
-/// A counted reference. The count is not for loom: safe code sees only when what is counted is
-/// freed, and to try all orders in which references can go takes 30 times as long.
+/// A counted reference. loom does not see the count: safe code can only tell when the object is
+/// freed, and exploring every order in which references are dropped takes 30 times as long.
 pub struct Arc<T: ?Sized>(std::sync::Arc<T>);
 
 impl<T: ?Sized + Unsize<U>, U: ?Sized> CoerceUnsized<Arc<U>> for Arc<T> {}
@@ -179,7 +180,7 @@ impl<T: ?Sized> Clone for Arc<T> {
 }
 
 impl<T: ?Sized> Arc<T> {
-    /// Whether there is no other reference.
+    /// Returns whether there is no other reference.
     pub fn is_last(&self) -> bool {
         std::sync::Arc::strong_count(&self.0) == 1
     }
@@ -188,8 +189,18 @@ impl<T: ?Sized> Arc<T> {
 impl<T: ?Sized> Drop for Arc<T> {
     fn drop(&mut self) {
         if self.is_last() {
+            task::assert_unlocked("frees");
             LIVE.set(LIVE.get() - 1);
         }
+    }
+}
+
+/// The only reference to an object that nobody else has seen.
+pub struct UniqueArc<T>(pub(crate) Arc<T>);
+
+impl<T> UniqueArc<T> {
+    pub fn pin_init(init: impl PinInit<T>, _: Flags) -> Result<Self> {
+        allocate(init).map(|value| Self(Arc::new(value)))
     }
 }
 
@@ -207,7 +218,7 @@ impl<T: ?Sized> Deref for Arc<T> {
     }
 }
 
-/// A borrow of what an [`Arc`] holds, from which there is a way back to the [`Arc`].
+/// A borrow of an object in an [`Arc`], which can be turned back into an [`Arc`].
 pub struct ArcBorrow<'a, T>(pub(crate) &'a Arc<T>);
 
 impl<T> Clone for ArcBorrow<'_, T> {
@@ -232,11 +243,12 @@ impl<T> From<ArcBorrow<'_, T>> for Arc<T> {
     }
 }
 
-pub struct SpinLock<T>(Mutex<T>);
+/// Not in place: the stack of a loom task is too small to move tables around on it.
+pub struct SpinLock<T>(Mutex<Box<T>>);
 
 impl<T> SpinLock<T> {
     pub fn new(value: T) -> impl PinInit<Self> {
-        Init(move || Ok(Self(Mutex::new(value))))
+        Init(move || Ok(Self(Mutex::new(Box::new(value)))))
     }
 
     pub fn lock(&self) -> Guard<'_, T> {
@@ -254,7 +266,9 @@ macro_rules! new_spinlock {
     };
 }
 
-pub struct Guard<'a, T>(MutexGuard<'a, T>);
+pub type SpinLockGuard<'a, T> = Guard<'a, T>;
+
+pub struct Guard<'a, T>(MutexGuard<'a, Box<T>>);
 
 impl<T> Drop for Guard<'_, T> {
     fn drop(&mut self) {
@@ -276,8 +290,8 @@ impl<T> DerefMut for Guard<'_, T> {
     }
 }
 
-/// As in the kernel, complete_all() and the waits take the lock of the completion, and who sleeps is
-/// woken under it.
+/// As in the kernel, complete_all() and the waits take the lock of the completion, and sleeping
+/// tasks are woken under it.
 pub struct Completion(std::sync::Arc<WaitQueue>);
 
 impl Completion {
@@ -286,10 +300,10 @@ impl Completion {
     }
 
     pub fn complete_all(&self) {
-        task::assert_may_sleep("wakes others");
+        task::assert_unlocked("wakes others");
         let queue = self.0.clone();
 
-        let mut done = queue.done.lock().unwrap();
+        let mut done = queue.lock.lock().unwrap();
         *done = true;
         queue.wake.notify_all();
         assert!(
@@ -298,27 +312,16 @@ impl Completion {
         );
     }
 
-    /// The only signals here are fatal.
+    /// Time stands still: the timeout never expires.
     pub fn wait_for_completion_killable_timeout(&self, timeout: Jiffies) -> Result<Jiffies> {
-        self.wait_for_completion_interruptible_timeout(timeout)
+        self.0.wait_event(WaitMode::Killable, |done| done)?;
+        Ok(timeout)
     }
 
-    /// Time stands still here.
+    /// Time stands still: the timeout never expires.
     pub fn wait_for_completion_interruptible_timeout(&self, timeout: Jiffies) -> Result<Jiffies> {
-        task::assert_may_sleep("sleeps");
-
-        let mut done = self.0.done.lock().unwrap();
-        let mut result = Ok(timeout);
-        while !*done {
-            if task::signal_pending_or_asleep_on(&self.0) {
-                result = Err(ERESTARTSYS);
-                break;
-            }
-            done = self.0.wake.wait(done).unwrap();
-        }
-        drop(done);
-        task::awake();
-        result
+        self.0.wait_event(WaitMode::Interruptible, |done| done)?;
+        Ok(timeout)
     }
 }
 
@@ -328,7 +331,7 @@ impl Drop for Completion {
     }
 }
 
-/// The kernel's, with the same orderings.
+/// Like that of the kernel, with the same orderings.
 pub struct SetOnce<T> {
     init: AtomicU32,
     value: UnsafeCell<MaybeUninit<T>>,

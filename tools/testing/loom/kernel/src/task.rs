@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The task that runs: its locks, its signals, its luck with memory.
+//! The current task: its identity, its locks, its signals, and the allocation that fails.
 
 use loom::sync::{Arc, Condvar, Mutex};
 use std::{
@@ -8,13 +8,13 @@ use std::{
     ops::Deref,
 };
 
-use crate::error::{Result, ENOMEM};
+use crate::error::{Result, ENOMEM, ERESTARTSYS};
 
 pub type Pid = i32;
 
 pub const TASK_COMM_LEN: usize = 16;
 
-/// A task, as far as others see it. Each has a process of its own.
+/// A task, as far as others see it. Each is a process of its own.
 #[derive(Clone)]
 pub struct Task {
     pid: Pid,
@@ -33,7 +33,7 @@ impl Task {
         }
     }
 
-    /// The task that calls this.
+    /// Returns the current task.
     pub fn current() -> Current {
         let mut task = TASK.with(|task| task.borrow().clone());
 
@@ -41,12 +41,12 @@ impl Task {
         Current(task)
     }
 
-    /// Makes the task that calls a helper of the kernel: its parent is a thread of the kernel.
+    /// Makes the current task a helper: its parent is a kernel thread.
     pub fn become_helper() {
         TASK.with(|task| task.borrow_mut().parent = Some(Box::new(Task::new(2, true, None))));
     }
 
-    /// Makes the task that calls a child of `parent`.
+    /// Makes the current task a child of `parent`.
     pub fn become_child_of(parent: Task) {
         TASK.with(|task| task.borrow_mut().parent = Some(Box::new(parent)));
     }
@@ -59,7 +59,7 @@ impl Task {
         self.pid
     }
 
-    /// Tells it from others, as its address does.
+    /// Returns an address that no other task has.
     pub fn as_ptr(&self) -> *mut () {
         core::ptr::without_provenance_mut(self.pid as usize)
     }
@@ -89,18 +89,21 @@ impl Task {
     }
 
     pub fn signal_pending(&self) -> bool {
-        self.signals
-            .as_ref()
-            .is_some_and(|signals| signals.0.lock().unwrap().pending)
+        self.has_signal(WaitMode::Interruptible)
     }
 
-    /// The only signals here are fatal.
     pub fn fatal_signal_pending(&self) -> bool {
-        self.signal_pending()
+        self.has_signal(WaitMode::Killable)
+    }
+
+    fn has_signal(&self, mode: WaitMode) -> bool {
+        self.signals
+            .as_ref()
+            .is_some_and(|signals| signals.0.lock().unwrap().end(mode))
     }
 }
 
-/// What keeps a [`Task`].
+/// A counted reference to a [`Task`].
 #[derive(Clone)]
 pub struct ARef<T>(T);
 
@@ -136,12 +139,13 @@ macro_rules! current {
     };
 }
 
-/// A number of the task that calls, the same whenever loom runs it.
+/// Returns a number of the current task, the same in each run of loom.
 fn number() -> Pid {
     let id = format!("{:?}", loom::thread::current().id());
     let digits: String = id.chars().filter(char::is_ascii_digit).collect();
 
-    100 + digits.parse::<Pid>().unwrap()
+    // A Fibonacci number, so that all tasks share a bucket of a Fibonacci hash: the harder case.
+    100 + 1597 * digits.parse::<Pid>().unwrap()
 }
 
 loom::thread_local! {
@@ -159,8 +163,12 @@ pub(crate) fn spinlocks(change: i32) {
     SPINLOCKS.with(|held| held.set(held.get().checked_add_signed(change).unwrap()));
 }
 
-pub(crate) fn assert_may_sleep(what: &str) {
-    SPINLOCKS.with(|held| assert_eq!(held.get(), 0, "a task {what} under a spinlock"));
+/// Fails the model if the current task holds a spinlock.
+pub(crate) fn assert_unlocked(what: &str) {
+    // A model that has already failed shows its first failure.
+    if !std::thread::panicking() {
+        SPINLOCKS.with(|held| assert_eq!(held.get(), 0, "a task {what} under a spinlock"));
+    }
 }
 
 /// Makes the `nth` allocation of this task from now on fail, or none if that is 0.
@@ -168,7 +176,7 @@ pub fn fail_allocation(nth: u32) {
     ALLOCATIONS.with(|left| left.set(nth));
 }
 
-/// Whether there was no such allocation yet.
+/// Returns whether that allocation is still to come.
 pub fn is_to_fail() -> bool {
     ALLOCATIONS.with(|left| left.get() != 0)
 }
@@ -180,14 +188,51 @@ pub(crate) fn allocation() -> Result {
     }
 }
 
-/// What a completion keeps: whether it is done, and who sleeps until then. It outlives the
-/// completion, so that a use after that was freed is seen for what it is.
+/// Returns whether other tasks can send signals to this task.
+pub fn takes_signals() -> bool {
+    SIGNALS.with(|mine| mine.borrow().is_some())
+}
+
+/// Which signals end a sleep.
+#[derive(Clone, Copy)]
+pub(crate) enum WaitMode {
+    Interruptible,
+    Killable,
+}
+
+/// A lock, a flag under it, and the tasks that sleep until a condition holds. It outlives the
+/// object that it is a part of, so that a use after free is detected.
 #[derive(Default)]
 pub(crate) struct WaitQueue {
-    pub(crate) done: Mutex<bool>,
+    pub(crate) lock: Mutex<bool>,
     pub(crate) wake: Condvar,
-    /// Whether the completion is freed.
+    /// The object is freed.
     pub(crate) freed: Cell<bool>,
+}
+
+impl WaitQueue {
+    /// Sleeps until `condition` of the flag holds, which is evaluated under the lock. Fails with
+    /// `ERESTARTSYS` if a signal that `mode` allows comes first.
+    pub(crate) fn wait_event(
+        self: &std::sync::Arc<Self>,
+        mode: WaitMode,
+        mut condition: impl FnMut(bool) -> bool,
+    ) -> Result {
+        assert_unlocked("sleeps");
+
+        let mut flag = self.lock.lock().unwrap();
+        let mut result = Ok(());
+        while !condition(*flag) {
+            if signal_pending_or_asleep_on(self, mode) {
+                result = Err(ERESTARTSYS);
+                break;
+            }
+            flag = self.wake.wait(flag).unwrap();
+        }
+        drop(flag);
+        awake();
+        result
+    }
 }
 
 // SAFETY: loom runs one task at a time, all of them in one thread.
@@ -196,10 +241,21 @@ unsafe impl Sync for WaitQueue {}
 #[derive(Default)]
 struct SignalState {
     pending: bool,
+    killed: bool,
     asleep_on: Option<std::sync::Arc<WaitQueue>>,
 }
 
-/// The signals of one task, to be sent from another.
+impl SignalState {
+    /// Returns whether these signals end a sleep.
+    fn end(&self, mode: WaitMode) -> bool {
+        match mode {
+            WaitMode::Interruptible => self.pending || self.killed,
+            WaitMode::Killable => self.killed,
+        }
+    }
+}
+
+/// The signals of one task, which another task can send.
 #[derive(Clone, Default)]
 pub struct Signals(Arc<Mutex<SignalState>>);
 
@@ -208,46 +264,58 @@ impl Signals {
         Self::default()
     }
 
-    /// Makes these the signals of the task that calls.
+    /// Makes these the signals of the current task.
     pub fn adopt(self) {
         SIGNALS.with(|mine| *mine.borrow_mut() = Some(self));
     }
 
-    /// Sends a signal: the task wakes up if it sleeps, and does not fall asleep any more.
+    /// Sends a signal that is not fatal.
     pub fn send(&self) {
+        self.wake(|state| state.pending = true);
+    }
+
+    /// Sends a fatal signal.
+    pub fn kill(&self) {
+        self.wake(|state| state.killed = true);
+    }
+
+    /// Wakes the task if it sleeps; it decides whether it sleeps again.
+    fn wake(&self, change: impl FnOnce(&mut SignalState)) {
         let mut state = self.0.lock().unwrap();
-        state.pending = true;
+        change(&mut state);
         let asleep_on = state.asleep_on.take();
         drop(state);
 
         if let Some(queue) = asleep_on {
-            // Who holds this lock has not fallen asleep yet.
-            drop(queue.done.lock().unwrap());
+            // A task that holds this lock has not fallen asleep yet.
+            drop(queue.lock.lock().unwrap());
             queue.wake.notify_all();
         }
     }
 
-    /// Whether a signal is pending; if not, one that comes wakes whoever sleeps on `queue`.
-    fn pending_or_asleep_on(&self, queue: &std::sync::Arc<WaitQueue>) -> bool {
+    /// Returns whether a signal that ends the sleep is pending. If not, the next signal wakes the
+    /// tasks that sleep on `queue`.
+    fn pending_or_asleep_on(&self, queue: &std::sync::Arc<WaitQueue>, mode: WaitMode) -> bool {
         let mut state = self.0.lock().unwrap();
+        let end = state.end(mode);
 
-        if !state.pending {
+        if !end {
             state.asleep_on = Some(queue.clone());
         }
-        state.pending
+        end
     }
 }
 
-/// [`Signals::pending_or_asleep_on`] of the task that calls.
-pub(crate) fn signal_pending_or_asleep_on(queue: &std::sync::Arc<WaitQueue>) -> bool {
+/// [`Signals::pending_or_asleep_on`] of the current task.
+fn signal_pending_or_asleep_on(queue: &std::sync::Arc<WaitQueue>, mode: WaitMode) -> bool {
     SIGNALS.with(|mine| match &*mine.borrow() {
-        Some(signals) => signals.pending_or_asleep_on(queue),
+        Some(signals) => signals.pending_or_asleep_on(queue, mode),
         None => false,
     })
 }
 
-/// To be called when a task no longer sleeps on anything.
-pub(crate) fn awake() {
+/// The current task no longer sleeps.
+fn awake() {
     SIGNALS.with(|mine| {
         if let Some(signals) = &*mine.borrow() {
             signals.0.lock().unwrap().asleep_on = None;

@@ -2,7 +2,10 @@
 
 //! Time, which stands still.
 
-use std::{marker::PhantomData, ops::Sub};
+use std::{
+    marker::PhantomData,
+    ops::{Div, Sub},
+};
 
 #[derive(Clone, Copy)]
 pub struct Monotonic;
@@ -34,6 +37,7 @@ pub fn msecs_to_jiffies(milliseconds: u32) -> Jiffies {
     milliseconds.into()
 }
 
+/// A number of seconds.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 pub struct Delta(i64);
 
@@ -43,6 +47,18 @@ impl Delta {
     }
 
     pub fn as_millis(self) -> i64 {
-        self.0 * 1000
+        self.0 * 1_000
+    }
+
+    pub fn as_micros_ceil(self) -> i64 {
+        self.0 * 1_000_000
+    }
+}
+
+impl Div for Delta {
+    type Output = i64;
+
+    fn div(self, rhs: Self) -> i64 {
+        self.0 / rhs.0
     }
 }
