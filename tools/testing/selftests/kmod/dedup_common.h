@@ -1,84 +1,131 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the tests of module load deduplication share.
+ * Shared by the selftests of module load deduplication.
  *
- * Who calls first owns a load. The module's init function holds the owner in the
- * kernel for as long as a test needs: it waits if the parameter "park" says so.
- * The module is coming then.
+ * The first caller owns a load. With park=1 among its arguments, the init
+ * function of test_dedup holds the owner in the kernel until a test releases
+ * it. Until then the module is coming.
  *
- * A process has arrived where it is to wait when it sleeps inside its system
- * call, see has_arrived(). So no test depends on how long anything takes; the
- * time limits only turn a hang into a failure.
+ * A waiter has arrived when it sleeps inside its system call, see
+ * has_arrived(). No test depends on how long anything takes; the time limits
+ * only turn a hang into a failure.
+ *
+ * Tests use kselftest_harness.h, which this header leaves to them: the harness
+ * keeps its list of tests in the file that includes it. Functions here never
+ * judge what is tested. They return it, or call die() if the test cannot go on.
+ *
+ * Environment:
+ *   DEDUP_MODULES  folder of the test modules, by default test_modules/ beside
+ *                  the program
+ *   DEDUP_QUICK    if set, repeat less; for slow kernels
  */
 #ifndef DEDUP_COMMON_H
 #define DEDUP_COMMON_H
 
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <linux/elf.h>
-#include <linux/module.h>
-#include <linux/userfaultfd.h>
 #include <signal.h>
-#include <sched.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
+#include <stddef.h>
+#include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "../kselftest.h"
+#include "kselftest.h"
 
 #define MODULE_NAME	"test_dedup"
+/* Exported by test_dedup, and used by test_dedup_user. */
 #define EXPORTED	MODULE_NAME "_symbol"
-/* Needs that symbol. */
 #define USER_NAME	"test_dedup_user"
 #define PARAMETERS	"/sys/module/" MODULE_NAME "/parameters/"
-/* The longest name that struct module has room for. */
-#define MODULE_NAME_MAX	55
+/* MODULE_NAME_LEN - 1 */
+#define MODULE_NAME_MAX	(63 - sizeof(long))
+
+/* Modules are ELF files of the same class as this program. */
+#if __SIZEOF_LONG__ == 8
+#define elf_hdr		elf64_hdr
+#define elf_shdr	elf64_shdr
+#else
+#define elf_hdr		elf32_hdr
+#define elf_shdr	elf32_shdr
+#endif
+
 #define STATS_DIR	"/sys/kernel/debug/modules/"
 #define STATS		STATS_DIR "stats"
 #define DEDUP		STATS_DIR "dedup"
 #define PENDING		STATS_DIR "pending"
-/* There is no such file on a kernel that deduplicates in one way only. */
+/* module.dedup=; only with CONFIG_MODULE_DEDUP_RUST */
 #define DEDUP_MODE	"/sys/module/module/parameters/dedup"
 
-/* Far more than anything here takes; a hang is reported after this long. */
+/* A condition that has not come true by then never will. */
 #define DEADLINE_S	120
+/*
+ * For TEST_F_TIMEOUT(): long enough for wait_until() to report a hang itself.
+ * The harness can only kill a test without a reason and without its teardown.
+ */
+#define TEST_LIMIT_S	600
 
-/* In the environment: do less, where there is little time. */
-static inline bool is_quick(void)
-{
-	return getenv("DEDUP_QUICK");
-}
-
-/* Waits for a condition; the message says what did not come. */
-#define wait_until(condition, ...)					\
+/**
+ * wait_until_within() - Poll for a condition.
+ * @seconds: time limit
+ * @condition: expression to evaluate until it is true
+ * @...: what did not happen, as for printf(); ends with a newline
+ *
+ * Calls die() if the time is over.
+ */
+#define wait_until_within(seconds, condition, ...)			\
 do {									\
-	double end_ = now() + DEADLINE_S;				\
+	double end_ = now() + (seconds);				\
 									\
 	while (!(condition)) {						\
 		if (now() > end_)					\
-			ksft_exit_fail_msg(__VA_ARGS__);		\
+			die(__VA_ARGS__);				\
 		usleep(1000);						\
 	}								\
 } while (0)
 
-static inline double now(void)
-{
-	struct timespec ts;
+/* The same, with a limit of DEADLINE_S. */
+#define wait_until(condition, ...)	wait_until_within(DEADLINE_S, condition, __VA_ARGS__)
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec + ts.tv_nsec / 1e9;
-}
+/* Seconds since boot. */
+double now(void);
+
+/* Whether DEDUP_QUICK is set. */
+bool is_quick(void);
+
+/**
+ * die() - End a test that cannot go on.
+ * @format: the reason, as for printf(); ends with a newline
+ *
+ * Prints the reason and exits with KSFT_FAIL. Within the harness this fails the
+ * current test only, and FIXTURE_TEARDOWN_PARENT() still runs.
+ */
+__noreturn __printf(1, 2) void die(const char *format, ...);
+
+/* Allocates zeroed memory that children share. Never fails. */
+void *alloc_shared(size_t size);
+
+/* Runs a command with sh(1); calls die() if it fails. */
+__printf(1, 2) void run_command(const char *format, ...);
+
+/*
+ * Preconditions of a whole program, for main() to check before it calls
+ * test_harness_run(). If one is missing, the program exits with KSFT_SKIP.
+ */
+
+/* Needs root, CONFIG_MODULE_STATS, debugfs and the test modules. */
+void need_stats(void);
+/* Needs CONFIG_MODULE_DEDUP_RUST. */
+void need_dedup(void);
+/* Needs module.dedup=@mode where the kernel has that parameter. */
+void need_mode(const char *mode);
+/* Needs a file; @what names the option that provides it. */
+void need_file(const char *path, const char *what);
+
+/* Whether the kernel has CONFIG_MODULE_DEDUP_RUST. */
+bool has_dedup(void);
+/* Whether the kernel runs with module.dedup=@mode. */
+bool has_mode(const char *mode);
 
 /*
  * Modules, in files and in memory
@@ -89,203 +136,62 @@ struct image {
 	size_t len;
 };
 
-/* The path of a test module: in the folder argv[1], or where the Makefile puts them. */
-static inline void module_path(char path[PATH_MAX], char **argv, const char *name)
-{
-	const char *slash = strrchr(argv[0], '/');
-	int len;
-
-	if (argv[1])
-		len = snprintf(path, PATH_MAX, "%s/%s.ko", argv[1], name);
-	else
-		len = snprintf(path, PATH_MAX, "%.*stest_modules/%s.ko",
-			       slash ? (int)(slash - argv[0]) + 1 : 0, argv[0], name);
-	if (len >= PATH_MAX)
-		ksft_exit_fail_msg("the path of %s.ko is too long\n", name);
-}
-
-static inline struct image new_image(size_t len)
-{
-	struct image image = { .bytes = calloc(1, len), .len = len };
-
-	if (!image.bytes)
-		ksft_exit_fail_msg("no memory\n");
-	return image;
-}
-
-/* The same, cut or filled up to a length. */
-static inline struct image copy_image(const struct image *from, size_t len)
-{
-	struct image copy = new_image(len);
-
-	memcpy(copy.bytes, from->bytes, len < from->len ? len : from->len);
-	return copy;
-}
-
-static inline struct image read_image(const char *path)
-{
-	struct image image;
-	struct stat st;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0 || fstat(fd, &st))
-		ksft_exit_skip("%s: %s\n", path, strerror(errno));
-	image = new_image(st.st_size);
-	if (read(fd, image.bytes, image.len) != (ssize_t)image.len)
-		ksft_exit_fail_msg("%s: could not be read\n", path);
-	close(fd);
-	return image;
-}
-
-/* Writes a file to a folder. The caller unlinks and frees the path. */
-static inline char *write_image_to(const char *folder, const struct image *image)
-{
-	char *path;
-	int fd = -1;
-
-	if (asprintf(&path, "%s/" MODULE_NAME ".XXXXXX", folder) > 0)
-		fd = mkstemp(path);
-	if (fd < 0 || write(fd, image->bytes, image->len) != (ssize_t)image->len)
-		ksft_exit_fail_msg("%s: %s\n", folder, strerror(errno));
-	close(fd);
-	return path;
-}
-
-/* Under /tmp, because the file system of the build may give every open an inode of its own. */
-static inline char *write_image(const struct image *image)
-{
-	return write_image_to("/tmp", image);
-}
-
-/* Writes an image over a file of the same length. */
-static inline void overwrite(const char *path, const struct image *image)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0 || write(fd, image->bytes, image->len) != (ssize_t)image->len)
-		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
-	close(fd);
-}
+/* Stores the path of a test module in @path. */
+void module_path(char path[PATH_MAX], const char *name);
+/* Reads a test module into memory. */
+struct image read_module(const char *name);
+/* Reads a file into memory. */
+struct image read_image(const char *path);
+/* Allocates a zeroed image. */
+struct image new_image(size_t len);
+/* Copies an image, truncated or padded with zeroes to @len. */
+struct image copy_image(const struct image *from, size_t len);
+void free_image(struct image *image);
 
 /*
- * From now on, /tmp is a file system of this process and its children, which
- * tells every change of a file from the one before. An overlay does not.
+ * Writes an image to a new file in /tmp, and stores its path in @path. The file
+ * system of the build is not used: it may give each open its own inode. Returns
+ * @path.
  */
-static inline void use_own_tmp(void)
-{
-	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-	    mount("tmpfs", "/tmp", "tmpfs", 0, NULL))
-		ksft_exit_fail_msg("/tmp: %s\n", strerror(errno));
-}
+const char *write_image(char path[PATH_MAX], const struct image *image);
+/* The same, for a copy of a test module. */
+const char *write_module(char path[PATH_MAX], const char *name);
+/* The same, in another folder. */
+const char *write_image_to(char path[PATH_MAX], const char *folder, const struct image *image);
+/* Overwrites a file with an image of the same length. */
+void overwrite(const char *path, const struct image *image);
 
 /*
- * Makes a file system in memory that tells every change of a file, whatever changes
- * it, at a folder of that name; false if it cannot be had. It is not to hide other
- * files, and goes with umount2(folder, MNT_DETACH).
+ * Mounts a tmpfs on /tmp for this process and its children. Unlike an overlay,
+ * it shows each change of a file in its attributes. Nothing needs to be
+ * unlinked there.
  */
-static inline bool mount_xfs(const char *folder)
-{
-	return !system("modprobe -q xfs && mkfs.xfs -q -f /dev/ram0") &&
-	       (!mkdir(folder, 0700) || errno == EEXIST) &&
-	       !mount("/dev/ram0", folder, "xfs", 0, NULL);
-}
+void use_own_tmp(void);
+/* Returns a zstd frame of an image. */
+struct image compress(const struct image *from);
 
-/* The most that a block of zstd holds is twice as much. */
-#define ZSTD_BLOCK	(64UL << 10)
+struct elf_shdr *find_section(const struct image *image, const char *name);
+/* Returns the address of a NUL-terminated string in a section. */
+char *find_string(const struct image *image, const char *section, const char *string);
+/* Replaces a string in a section by one that is not longer. */
+void replace_string(const struct image *image, const char *section, const char *from,
+		    const char *to);
+/* Replaces the first byte of a string, or of a part of one, in a section. */
+void spoil_string(const struct image *image, const char *section, const char *string);
+/* Returns the address of the name in struct module, which is the one that counts. */
+char *find_name(const struct image *image);
+/* Stores a name at an address from find_name(). */
+void put_name(char *at, const char *name);
+/* Renames @copy, a copy of @image. */
+void set_name(const struct image *image, const struct image *copy, const char *name);
+/* Renames the symbol that an image exports: two live modules cannot share one. */
+void set_symbol(const struct image *copy, const char *symbol);
 
 /*
- * Makes a zstd frame of an image: blocks stored as they are, and those that
- * consist of one byte as that byte. RFC 8878.
+ * Loads
  */
-static inline struct image compress(const struct image *from)
-{
-	const unsigned char header[] = {
-		0x28, 0xb5, 0x2f, 0xfd,		/* magic */
-		0xa0,				/* one segment, a length of 4 bytes */
-		from->len, from->len >> 8, from->len >> 16, from->len >> 24,
-	};
-	size_t blocks = (from->len + ZSTD_BLOCK - 1) / ZSTD_BLOCK, at, len;
-	struct image frame = new_image(sizeof(header) + blocks * 3 + from->len);
-	char *to = mempcpy(frame.bytes, header, sizeof(header));
 
-	for (at = 0; at < from->len; at += len) {
-		const char *block = from->bytes + at;
-		bool is_last, is_repeated;
-		uint32_t block_header;
-
-		len = from->len - at < ZSTD_BLOCK ? from->len - at : ZSTD_BLOCK;
-		is_last = at + len == from->len;
-		is_repeated = !memcmp(block, block + 1, len - 1);
-		block_header = len << 3 | is_repeated << 1 | is_last;
-		to = mempcpy(to, &block_header, 3);
-		to = mempcpy(to, block, is_repeated ? 1 : len);
-	}
-	frame.len = to - frame.bytes;
-	return frame;
-}
-
-static inline struct elf64_shdr *find_section(const struct image *image, const char *name)
-{
-	struct elf64_hdr *hdr = (struct elf64_hdr *)image->bytes;
-	struct elf64_shdr *sections = (struct elf64_shdr *)(image->bytes + hdr->e_shoff);
-	const char *names = image->bytes + sections[hdr->e_shstrndx].sh_offset;
-	int i;
-
-	for (i = 1; i < hdr->e_shnum; i++)
-		if (!strcmp(names + sections[i].sh_name, name))
-			return &sections[i];
-	ksft_exit_fail_msg("the module has no section %s\n", name);
-}
-
-static inline char *find_string(const struct image *image, const char *in, const char *string)
-{
-	struct elf64_shdr *section = find_section(image, in);
-	char *found = memmem(image->bytes + section->sh_offset, section->sh_size, string,
-			     strlen(string) + 1);
-
-	if (!found)
-		ksft_exit_fail_msg("the module has no %s in %s\n", string, in);
-	return found;
-}
-
-/* Puts another string in the place of one, which is at least as long. */
-static inline void replace_string(const struct image *image, const char *in, const char *from,
-				  const char *to)
-{
-	char *at = find_string(image, in, from);
-
-	if (strlen(to) > strlen(from))
-		ksft_exit_fail_msg("no room for %s in place of %s\n", to, from);
-	memset(at, 0, strlen(from));
-	memcpy(at, to, strlen(to));
-}
-
-/* Where the name stands in the image: the kernel goes by the one in struct module. */
-static inline char *find_name(const struct image *image)
-{
-	return find_string(image, ".gnu.linkonce.this_module", MODULE_NAME);
-}
-
-/* Puts another name where one stands. */
-static inline void put_name(char *at, const char *name)
-{
-	memset(at, 0, MODULE_NAME_MAX);
-	memcpy(at, name, strlen(name));
-}
-
-/* Gives a copy of an image another name. */
-static inline void set_name(const struct image *image, const struct image *copy, const char *name)
-{
-	put_name(copy->bytes + (find_name(image) - image->bytes), name);
-}
-
-/* Gives it another symbol to export: no two live modules may export the same one. */
-static inline void set_symbol(const struct image *copy, const char *symbol)
-{
-	replace_string(copy, "__ksymtab_strings", EXPORTED, symbol);
-}
-
-/* One finit_module(2), or init_module(2) if there is an image and no path. */
+/* One finit_module(2), or one init_module(2) if there is no path. */
 struct load {
 	const char *path;
 	const struct image *image;
@@ -293,413 +199,180 @@ struct load {
 	int flags;
 };
 
-static inline struct load with_args(struct load load, const char *args)
-{
-	load.args = args;
-	return load;
-}
+struct load with_args(struct load load, const char *args);
+struct load with_flags(struct load load, int flags);
 
-static inline struct load with_flags(struct load load, int flags)
-{
-	load.flags = flags;
-	return load;
-}
+/* SYS_finit_module or SYS_init_module */
+long load_syscall(const struct load *load);
+/* Loads; a file is opened for this load only. Returns 0 or an errno. */
+int do_load(const struct load *load);
+/* Returns 0 or an errno. */
+int unload_module(const char *name);
+/* Unloads a module that is live, or not loaded at all. */
+void must_unload(const char *name);
+/*
+ * For teardown: waits until no load is pending and unloads a module, whatever
+ * state an aborted test left it in.
+ */
+void unload_leftover(const char *name);
+/* Renames @copy, loads it, loads it again for -EEXIST, and unloads it. */
+void load_duplicate_as(const struct image *image, const struct image *copy, const char *name);
 
-static inline long load_syscall(const struct load *load)
-{
-	return load->path ? SYS_finit_module : SYS_init_module;
-}
-
-/* Loads, from a file on a file description of its own: 0 or the errno. */
-static inline int do_load(const struct load *load)
-{
-	int fd, err;
-
-	if (!load->path)
-		return syscall(SYS_init_module, load->image->bytes, load->image->len,
-			       load->args) ? errno : 0;
-	fd = open(load->path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return errno;
-	err = syscall(SYS_finit_module, fd, load->args, load->flags) ? errno : 0;
-	close(fd);
-	return err;
-}
-
-static inline int unload_module(const char *name)
-{
-	return syscall(SYS_delete_module, name, O_NONBLOCK) ? errno : 0;
-}
-
-static inline void must_unload(const char *name)
-{
-	int err = unload_module(name);
-
-	if (err && err != ENOENT)
-		ksft_exit_fail_msg("delete_module %s: %s\n", name, strerror(err));
-}
-
-/* Loads a copy of an image under another name, twice, and unloads it. */
-static inline void duplicate_as(const struct image *image, const struct image *copy,
-				const char *name)
-{
-	struct load load = { .image = copy, .args = "" };
-	int err;
-
-	set_name(image, copy, name);
-	err = do_load(&load);
-	if (err)
-		ksft_exit_fail_msg("%s: %s\n", name, strerror(err));
-	err = do_load(&load);
-	if (err != EEXIST)
-		ksft_exit_fail_msg("%s, second time: %s\n", name, strerror(err));
-	must_unload(name);
-}
-
-static inline bool is_loaded(const char *name)
-{
-	char path[PATH_MAX];
-
-	snprintf(path, sizeof(path), "/sys/module/%s", name);
-	return !access(path, F_OK);
-}
+/* Whether a module is in the list: coming, live or going. */
+bool is_loaded(const char *name);
+bool is_live(const char *name);
 
 /*
  * Processes
  */
 
-/* A process that makes one system call. */
+/* fork(2) for a child that is killed when this process ends. Never fails. */
+pid_t fork_child(void);
+
+/* A child that makes one system call. */
 struct caller {
 	pid_t pid;
-	int *result;	/* in memory that it shares with us */
+	int *result;	/* shared with the child */
 };
 
-/* Stands for the result of a caller that was killed. */
+/* The result of a caller that was killed. */
 #define KILLED		INT_MAX
-
 /* More callers than any test has at a time. */
-#define MAX_RUNNING	1024
-
-/* Like fork(2): in the child, pid is 0. It stores its result, then ends with 0. */
-static inline struct caller fork_caller(void)
-{
-	static int *results;
-	static unsigned int next;
-	struct caller c;
-
-	if (!results) {
-		results = mmap(NULL, MAX_RUNNING * sizeof(*results), PROT_READ | PROT_WRITE,
-			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-		if (results == MAP_FAILED)
-			ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
-	}
-	c.result = &results[next++ % MAX_RUNNING];
-	c.pid = fork();
-	if (c.pid < 0)
-		ksft_exit_fail_msg("fork: %s\n", strerror(errno));
-	return c;
-}
-
-/* Waits for the end of a caller: its result, or KILLED. */
-static inline int finish(const struct caller *c)
-{
-	int status;
-	pid_t pid;
-
-	wait_until((pid = waitpid(c->pid, &status, WNOHANG)), "process %d hangs\n", c->pid);
-	if (pid != c->pid)
-		ksft_exit_fail_msg("waitpid: %s\n", strerror(errno));
-	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
-		return KILLED;
-	if (!WIFEXITED(status) || WEXITSTATUS(status))
-		ksft_exit_fail_msg("process %d ended with status %#x\n", pid, status);
-	return *c->result;
-}
-
-/* Whether the process is inside that system call, and in that state of proc(5). */
-static inline bool has_arrived(pid_t pid, long syscall_nr, char wanted)
-{
-	char path[64], buf[512], state = '?';
-	long nr = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
-	f = fopen(path, "r");
-	if (!f)
-		return false;
-	if (fscanf(f, "%ld", &nr) != 1)
-		nr = -1;
-	fclose(f);
-	if (nr != syscall_nr)
-		return false;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	f = fopen(path, "r");
-	if (!f)
-		return false;
-	if (!fgets(buf, sizeof(buf), f) ||
-	    sscanf(strrchr(buf, ')') ?: "", ") %c", &state) != 1)
-		state = '?';
-	fclose(f);
-	return state == wanted;
-}
-
-static inline void on_signal(int sig)
-{
-}
-
-/* Starts a process that loads; its result is the errno. SIGUSR1 interrupts it. */
-static inline struct caller start_load(const struct load *load)
-{
-	/* No SA_RESTART: the call is to return. */
-	struct sigaction sa = { .sa_handler = on_signal };
-	struct caller c = fork_caller();
-
-	if (c.pid)
-		return c;
-	sigaction(SIGUSR1, &sa, NULL);
-	*c.result = do_load(load);
-	_exit(0);
-}
-
-/* Starts two loads without privileges: from a file that is open already, and from memory. */
-static inline void start_unprivileged(struct caller callers[2], int fd, const struct load *memory)
-{
-	int i;
-
-	for (i = 0; i < 2; i++) {
-		callers[i] = fork_caller();
-		if (callers[i].pid)
-			continue;
-		if (setuid(65534))
-			_exit(1);
-		if (i)
-			*callers[i].result = do_load(memory);
-		else
-			*callers[i].result = syscall(SYS_finit_module, fd, "", 0) ? errno : 0;
-		_exit(0);
-	}
-}
-
-/* Starts a process that has to wait for somebody else's load; returns when it does. */
-static inline struct caller start_waiter(const struct load *load)
-{
-	struct caller c = start_load(load);
-
-	wait_until(has_arrived(c.pid, load_syscall(load), 'S'), "a waiter did not arrive\n");
-	return c;
-}
+#define MAX_CALLERS	1024
 
 /*
- * Owners
+ * Like fork_child(): in the child, pid is 0. The child stores its result and
+ * calls _exit(0).
  */
+struct caller fork_caller(void);
+/* Waits for a caller to end. Returns its result, or KILLED. */
+int reap(const struct caller *caller);
+/*
+ * Reaps callers 0, step, 2 * step, ... of n. Returns the number of those whose
+ * result is not @want, and prints the first of these.
+ */
+int reap_all(const struct caller *callers, int n, int step, int want);
+/* Whether a child has ended. It can still be reaped. */
+bool has_ended(pid_t pid);
 
+/* Whether a process is inside that system call, and in that state of proc(5). */
+bool has_arrived(pid_t pid, long syscall_nr, char state);
+/* Signal handler that does nothing, to interrupt a system call. */
+void on_signal(int sig);
+
+/*
+ * Starts a caller that loads. Its result is an errno. SIGUSR1 interrupts it;
+ * SIGUSR2 has a handler with SA_RESTART.
+ */
+struct caller start_load(const struct load *load);
+/* The same, for a load that waits for another one; returns when it does. */
+struct caller start_waiter(const struct load *load);
+/* Starts n waiters; returns when all of them wait. */
+void start_waiters(struct caller *callers, int n, const struct load *load);
+/* Starts two loads without privileges: from an open file and from memory. */
+void start_unprivileged(struct caller callers[2], int fd, const struct load *memory);
+
+/* A load that is held by its init function. */
 struct owner {
 	struct caller caller;
-	char park[128];		/* 0 written here lets it go on */
+	char park[128];		/* writing 0 to this file releases the owner */
 };
 
-/* Starts an owner and returns when it is held by its init function; args has park=1. */
-static inline struct owner park_by_init(const struct load *load, const char *name)
-{
-	struct owner o;
-
-	snprintf(o.park, sizeof(o.park), "/sys/module/%s/parameters/park", name);
-	o.caller = start_load(load);
-	wait_until(!access(o.park, F_OK), "the owner could not be parked\n");
-	return o;
-}
-
-/* Writes a string to a file of the kernel: 0 or the errno. */
-static inline int write_to(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int err = 0;
-
-	if (fd < 0)
-		return errno;
-	if (write(fd, text, strlen(text)) < 0)
-		err = errno;
-	close(fd);
-	return err;
-}
-
-/* Lets an owner go on. One that was killed may be gone: that is for finish() to say. */
-static inline void release_owner(const struct owner *o)
-{
-	int err = write_to(o->park, "0");
-
-	if (err && err != ENOENT && err != ENODEV)
-		ksft_exit_fail_msg("%s: %s\n", o->park, strerror(err));
-}
-
-static inline int finish_owner(const struct owner *o)
-{
-	release_owner(o);
-	return finish(&o->caller);
-}
+/* Starts a load with park=1 in its arguments; returns when it is held. */
+struct owner park_owner(const struct load *load, const char *name);
+/* Releases an owner. One that was killed may be gone: reap() reports that. */
+void release_owner(const struct owner *owner);
+/* Releases and reaps. */
+int reap_owner(const struct owner *owner);
 
 /*
- * Pages that are missing: who needs one waits for it
+ * Makes accesses of this process to a page block. Returns a userfaultfd, or -1.
  */
-
-/* Lets the calling process wait for a page: a userfaultfd, or -1. */
-static inline int hold_page(void *page)
-{
-	int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register range = {
-		.range = { (unsigned long)page, sysconf(_SC_PAGESIZE) },
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
-	};
-
-	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &range))
-		return -1;
-	return fd;
-}
-
-/* Gives the process its page, which is all zero. */
-static inline void release_page(pid_t pid, int userfaultfd, void *page)
-{
-	int pidfd = syscall(SYS_pidfd_open, pid, 0);
-	int fd = syscall(SYS_pidfd_getfd, pidfd, userfaultfd, 0);
-	struct uffdio_zeropage zero = {
-		.range = { (unsigned long)page, sysconf(_SC_PAGESIZE) },
-	};
-
-	if (fd < 0 || ioctl(fd, UFFDIO_ZEROPAGE, &zero))
-		ksft_exit_fail_msg("userfaultfd: %s\n", strerror(errno));
-	close(fd);
-	close(pidfd);
-}
+int hold_page(void *page);
+/* Provides that page, all zeroes, to process @pid, whose userfaultfd it is. */
+void release_page(pid_t pid, int userfaultfd, void *page);
 
 /*
- * Statistics and messages
+ * Starts a load of an image in shared memory that misses a page; returns when it
+ * is held there.
+ */
+struct caller start_held_load(const struct load *load, void *page);
+/* Provides that page, all zeroes. */
+void release_held_load(const struct caller *caller, void *page);
+
+/*
+ * Files of the kernel
  */
 
-/* The files beside stats, each with one number. */
-static const char * const counter_names[] = {
-	"modcount", "failed_kreads", "failed_decompress", "failed_becoming",
-	"failed_load_modules", "total_mod_size", "total_text_size",
-	"invalid_kread_bytes", "invalid_decompress_bytes", "invalid_becoming_bytes",
-	"invalid_mod_bytes",
+/* Writes a string to a file. Returns 0 or an errno. */
+int write_to(const char *path, const char *text);
+/*
+ * Reads a file, at most step bytes a read(2). Returns a string for the caller
+ * to free.
+ */
+char *read_text(const char *path, size_t step);
+/* Whether a file consists of that text. */
+bool file_says(const char *path, const char *expected);
+
+/* Single-counter files beside STATS. */
+enum mod_counter {
+	MODCOUNT,
+	FAILED_KREADS,
+	FAILED_DECOMPRESS,
+	FAILED_BECOMING,
+	FAILED_LOAD_MODULES,
+	TOTAL_MOD_SIZE,
+	TOTAL_TEXT_SIZE,
+	INVALID_KREAD_BYTES,
+	INVALID_DECOMPRESS_BYTES,
+	INVALID_BECOMING_BYTES,
+	INVALID_MOD_BYTES,
+	NR_MOD_COUNTERS
 };
 
-#define NR_COUNTERS	ARRAY_SIZE(counter_names)
+/* Lines of DEDUP. */
+enum dedup_counter {
+	LOADS,
+	PERFORMED,
+	SAME_FILE,
+	SAME_NAME,
+	ALREADY_LOADED,
+	FROM_MEMORY,
+	ABORTED,
+	REQUESTS_JOINED,
+	REQUESTS_REPLAYED,
+	UNTRACKED,
+	DEADLOCKS,
+	WAITS,
+	WAITS_INTERRUPTED,
+	BYTES_SAVED,
+	NR_DEDUP_COUNTERS
+};
 
-/* Reads a file of the kernel, step bytes at a time, into a string that the caller frees. */
-static inline char *read_text(const char *path, size_t step)
-{
-	size_t len = 0, size = 1 << 20;
-	char *text = malloc(size);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t got;
+extern const char * const mod_counter_names[NR_MOD_COUNTERS];
+extern const char * const dedup_counter_names[NR_DEDUP_COUNTERS];
 
-	if (fd < 0 || !text)
-		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
-	while ((got = read(fd, text + len, step < size - 1 - len ? step : size - 1 - len)) > 0)
-		len += got;
-	if (got < 0)
-		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
-	close(fd);
-	text[len] = '\0';
-	return text;
-}
+/* All counters of the kernel. Those of DEDUP are 0 where it does not exist. */
+struct counters {
+	unsigned long mod[NR_MOD_COUNTERS];
+	unsigned long dedup[NR_DEDUP_COUNTERS];
+};
 
-static inline bool file_says(const char *path, const char *expected)
-{
-	char *text = read_text(path, SIZE_MAX);
-	bool equal = !strcmp(text, expected);
+struct counters read_counters(void);
+/* Returns by how much each counter has increased. */
+struct counters counters_since(const struct counters *before);
+/* Reads one counter. */
+unsigned long read_mod_counter(enum mod_counter counter);
+unsigned long read_dedup_counter(enum dedup_counter counter);
 
-	free(text);
-	return equal;
-}
+/* Whether no load is pending. Always true where PENDING does not exist. */
+bool is_idle(void);
+/* Returns how many waiters PENDING shows. */
+int count_waiters(void);
 
-static inline bool is_live(const char *name)
-{
-	char path[PATH_MAX];
-
-	snprintf(path, sizeof(path), "/sys/module/%s/initstate", name);
-	return !access(path, F_OK) && file_says(path, "live\n");
-}
-
-static inline unsigned long read_counter(const char *name)
-{
-	char path[PATH_MAX], *text;
-	unsigned long value;
-
-	snprintf(path, sizeof(path), STATS_DIR "%s", name);
-	text = read_text(path, SIZE_MAX);
-	value = strtoul(text, NULL, 10);
-	free(text);
-	return value;
-}
-
-/* The number behind a label of a text, which begins a line. */
-static inline unsigned long number_of(const char *text, const char *label)
-{
-	size_t len = strlen(label);
-	const char *line;
-
-	for (line = text; line; line = strchr(line, '\n')) {
-		line += *line == '\n';
-		if (!strncmp(line, label, len) && line[len] == '\t')
-			return strtoul(line + len, NULL, 10);
-	}
-	ksft_exit_fail_msg("%s has no line %s\n", DEDUP, label);
-}
-
-static inline unsigned long read_dedup(const char *label)
-{
-	char *text = read_text(DEDUP, SIZE_MAX);
-	unsigned long number = number_of(text, label);
-
-	free(text);
-	return number;
-}
-
-/* Whether that is what was wanted; says if it is not. */
-static inline bool is_result(const char *name, long got, long want)
-{
-	if (got == want)
-		return true;
-	ksft_print_msg("%s: %ld, not %ld\n", name, got, want);
-	return false;
-}
-
-/* The kernel's log from here on. */
-static inline int open_log(void)
-{
-	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-
-	if (fd < 0 || lseek(fd, 0, SEEK_END) < 0)
-		ksft_exit_fail_msg("/dev/kmsg: %s\n", strerror(errno));
-	return fd;
-}
-
-/* How many messages since the last call, or since open_log(), have that text. */
-static inline int count_in_log(int fd, const char *text)
-{
-	char record[8192];
-	int count = 0;
-	ssize_t len;
-
-	while ((len = read(fd, record, sizeof(record) - 1)) > 0 || errno == EPIPE) {
-		if (len < 0)
-			ksft_exit_fail_msg("messages were lost\n");
-		record[len] = '\0';
-		count += !!strstr(record, text);
-	}
-	return count;
-}
-
-/* What every one of these tests needs. */
-static inline void need_root_and_stats(void)
-{
-	if (geteuid())
-		ksft_exit_skip("must be root\n");
-	if (access(STATS, R_OK))
-		ksft_exit_skip("needs CONFIG_MODULE_STATS and debugfs\n");
-}
+/* Opens the kernel log at its end. */
+int open_log(void);
+/* Returns how many messages since the last call, or since open_log(), contain a text. */
+int count_in_log(int fd, const char *text);
 
 #endif

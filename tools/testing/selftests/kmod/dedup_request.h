@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * request_module() at will, for the tests of its deduplication.
+ * request_module() on demand, for the selftests of its deduplication.
  *
- * The test module test_dedup_request lets any process make a request, and the
- * test program itself is what the kernel calls instead of modprobe. That keeps a
- * log, can be held on a fifo, and ends as the test says.
+ * The test module test_dedup_request calls request_module() on behalf of any
+ * process. Instead of modprobe, the kernel runs the test program itself: the
+ * helper. It logs its calls, can be held, and ends as a test tells it to.
  */
 #ifndef DEDUP_REQUEST_H
 #define DEDUP_REQUEST_H
-
-#include <sys/ioctl.h>
 
 #include "dedup_common.h"
 #include "test_modules/test_dedup.h"
@@ -19,198 +17,48 @@
 #define MODPROBE	"/proc/sys/kernel/modprobe"
 #define DUP_MESSAGE	"module-autoload: duplicate request for module "
 
-/* Holds the helper's name, its log, and what tells it what to do. */
-static char helper_dir[64] = "/tmp/dedup_request.XXXXXX";
-static char *old_modprobe;
+/* Belongs into FIXTURE(): remove_helper() is for FIXTURE_TEARDOWN_PARENT(). */
+struct helper {
+	char dir[64];			/* the helper's name, log and orders */
+	char old_modprobe[PATH_MAX];
+};
 
-static inline void helper_path(char path[PATH_MAX], const char *name)
-{
-	snprintf(path, PATH_MAX, "%s/%s", helper_dir, name);
-}
-
-/* Whether the kernel has called this program: modprobe -q -- NAME. */
-static inline bool is_helper(int argc, char **argv)
-{
-	return argc == 4 && !strcmp(argv[1], "-q") && !strcmp(argv[2], "--");
-}
-
+/* Whether the kernel runs this program as the helper: modprobe -q -- NAME. */
+bool is_helper(int argc, char **argv);
 /*
- * The helper: says that it was called, waits for its exit code if there is a
- * fifo with the name, then loads the file NAME.ko if there is one.
+ * Does the helper's work and returns its exit code: logs the call, waits for
+ * the exit code if it is held, then loads a module if it has one.
  */
-static inline int be_helper(char **argv)
-{
-	struct load load = { .args = "" };
-	char path[PATH_MAX], line[PATH_MAX];
-	char code = 0;
-	int fd;
+int run_helper(char **argv);
 
-	/* It is called by a link in that folder. */
-	snprintf(helper_dir, sizeof(helper_dir), "%s", argv[0]);
-	*strrchr(helper_dir, '/') = '\0';
-	helper_path(path, "log");
-	fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
-	snprintf(line, sizeof(line), "%s\n", argv[3]);
-	if (fd < 0 || write(fd, line, strlen(line)) < 0)
-		return 255;
-	helper_path(path, argv[3]);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0 && read(fd, &code, 1) != 1)
-		return 255;
-	snprintf(line, sizeof(line), "%.*s.ko", NAME_MAX, argv[3]);
-	helper_path(path, line);
-	load.path = path;
-	if (!code && !access(path, F_OK))
-		return do_load(&load);
-	return code;
-}
+/* Loads the test module and makes the kernel call the helper. */
+void install_helper(struct helper *helper);
+/* Undoes that, also after an aborted test. */
+void remove_helper(const struct helper *helper);
 
-/* How often the helper was called for that name. */
-static inline int helper_calls(const char *name)
-{
-	char path[PATH_MAX], *text, *line, *rest;
-	int calls = 0;
+/* Returns how often the helper was called for a name. */
+int helper_calls(const struct helper *helper, const char *name);
+/* Holds each helper for that name. Returns a file descriptor for release_helper(). */
+int hold_helpers(const struct helper *helper, const char *name);
+/*
+ * Lets one helper, the next one if there is none yet, exit with that code. A
+ * negative code is a signal that ends it.
+ */
+void release_helper(int fd, char code);
+/* Later helpers for that name succeed at once. */
+void unhold_helpers(const struct helper *helper, const char *name, int fd);
+/* Makes helpers for that name load an image, or nothing if it is NULL. */
+void set_helper_module(const struct helper *helper, const char *name, const struct image *image);
 
-	helper_path(path, "log");
-	text = read_text(path, SIZE_MAX);
-	rest = text;
-	while ((line = strsep(&rest, "\n")))
-		calls += !strcmp(line, name);
-	free(text);
-	return calls;
-}
-
-/* From now on, helpers wait when they are called for that name. */
-static inline int hold_helpers(const char *name)
-{
-	char path[PATH_MAX];
-	int fd;
-
-	helper_path(path, name);
-	fd = mkfifo(path, 0600) ? -1 : open(path, O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
-	return fd;
-}
-
-/* Lets one helper, now or when it comes, end with that code. */
-static inline void release_helper(int fd, char code)
-{
-	if (write(fd, &code, 1) != 1)
-		ksft_exit_fail_msg("fifo: %s\n", strerror(errno));
-}
-
-/* From now on, helpers end at once with success when they are called for that name. */
-static inline void unhold_helpers(const char *name, int fd)
-{
-	char path[PATH_MAX];
-
-	helper_path(path, name);
-	unlink(path);
-	close(fd);
-}
-
-/* From now on, the helper loads that image when it is called for that name. */
-static inline void let_helper_load(const char *name, const struct image *image)
-{
-	char path[PATH_MAX], *file = write_image(image);
-
-	helper_path(path, name);
-	strcat(path, ".ko");
-	if (rename(file, path))
-		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
-	free(file);
-}
-
-static inline void let_helper_not_load(const char *name)
-{
-	char path[PATH_MAX];
-
-	helper_path(path, name);
-	strcat(path, ".ko");
-	unlink(path);
-}
-
-/* Starts a request; its result is 0, a wait status of the helper, or -errno. */
-static inline struct caller start_request(const char *name, unsigned int cmd)
-{
-	struct caller c = fork_caller();
-	int fd, ret;
-
-	if (c.pid)
-		return c;
-	fd = open(REQUEST_DEVICE, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		_exit(1);
-	ret = ioctl(fd, cmd, name);
-	*c.result = ret < 0 ? -errno : ret;
-	_exit(0);
-}
-
-/* Starts a request that has to wait; returns when it does. It can be killed then. */
-static inline struct caller start_waiting_request(const char *name)
-{
-	struct caller c = start_request(name, TEST_DEDUP_REQUEST);
-
-	wait_until(has_arrived(c.pid, SYS_ioctl, 'D'), "a request for %s did not arrive\n", name);
-	return c;
-}
-
-/* Starts a request that nobody else has made; returns when its helper is held. */
-static inline struct caller start_first_request(const char *name)
-{
-	struct caller c = start_waiting_request(name);
-
-	wait_until(helper_calls(name) == 1, "the helper for %s was not called\n", name);
-	return c;
-}
-
-static inline int request(const char *name, unsigned int cmd)
-{
-	struct caller c = start_request(name, cmd);
-
-	return finish(&c);
-}
-
-static inline void setup_requests(char **argv)
-{
-	char exe[PATH_MAX], path[PATH_MAX];
-	struct load load = { .path = path, .args = "" };
-	ssize_t len;
-	int err;
-
-	module_path(path, argv, REQUEST_MODULE);
-	must_unload(REQUEST_MODULE);
-	err = do_load(&load);
-	if (err)
-		ksft_exit_skip("%s: %s\n", path, strerror(err));
-	wait_until(!access(REQUEST_DEVICE, F_OK), "there is no " REQUEST_DEVICE "\n");
-
-	len = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-	if (len < 0 || !mkdtemp(helper_dir))
-		ksft_exit_fail_msg("%s: %s\n", helper_dir, strerror(errno));
-	exe[len] = '\0';
-	helper_path(path, "log");
-	close(open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
-	helper_path(path, "modprobe");
-	old_modprobe = read_text(MODPROBE, SIZE_MAX);
-	err = symlink(exe, path) ? errno : write_to(MODPROBE, path);
-	if (err)
-		ksft_exit_fail_msg("%s: %s\n", MODPROBE, strerror(err));
-}
-
-static inline void cleanup_requests(void)
-{
-	char path[PATH_MAX];
-
-	write_to(MODPROBE, old_modprobe);
-	free(old_modprobe);
-	must_unload(REQUEST_MODULE);
-	helper_path(path, "log");
-	unlink(path);
-	helper_path(path, "modprobe");
-	unlink(path);
-	rmdir(helper_dir);
-}
+/* Starts a request. Its result is 0, a wait status of the helper, or -errno. */
+struct caller start_request(const char *name, unsigned int cmd);
+/* The same, for a request that waits; returns when it does. SIGKILL interrupts it. */
+struct caller start_waiting_request(const char *name);
+/* The same, for the first request for a name; returns when its helper is held. */
+struct caller start_first_request(const struct helper *helper, const char *name);
+/* Starts n requests that wait for the helper of the first one. */
+void start_requests(const struct helper *helper, struct caller *callers, int n, const char *name);
+/* Starts a request and returns its result. */
+int request(const char *name, unsigned int cmd);
 
 #endif

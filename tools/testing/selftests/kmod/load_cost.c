@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a load of a module costs that nobody else loads.
+ * Cost of a module load without duplicates.
  *
- * Prints "label<TAB>value" lines: the least, the median and the greatest time
- * of finit_module(2) and init_module(2), in nanoseconds. Under QEMU's
- * -icount shift=0 a nanosecond is an instruction, see scripts/cost.
+ * Prints "label<TAB>value" lines: the least, the median and the most
+ * nanoseconds of finit_module(2) and of init_module(2). With -icount shift=0,
+ * a nanosecond of a QEMU guest is one instruction.
  *
  * Usage: load_cost MODULE.ko...
  */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "dedup_common.h"
 
 /* Enough for a median that no interrupt decides. */
@@ -39,7 +43,7 @@ static void measure(const char *call, const char *name, const struct load *load)
 
 		took[i] = nanoseconds() - begun;
 		if (err)
-			ksft_exit_fail_msg("%s: %s\n", name, strerror(err));
+			die("%s: %s\n", name, strerror(err));
 		must_unload(name);
 	}
 	qsort(took, LOADS, sizeof(*took), compare);
@@ -50,17 +54,16 @@ static void measure(const char *call, const char *name, const struct load *load)
 
 static void measure_module(const char *from, const struct image *image)
 {
-	char *path = write_image(image), *name = strdup(basename(from));
-	struct load file = { .path = path, .args = "" };
+	char path[PATH_MAX], *name = strdup(basename(from));
+	struct load file = { .path = write_image(path, image), .args = "" };
 	struct load memory = { .image = image, .args = "" };
 
 	if (!name)
-		ksft_exit_fail_msg("no memory\n");
+		die("no memory\n");
 	*strchrnul(name, '.') = '\0';
 	measure("finit_module", name, &file);
 	measure("init_module", name, &memory);
 	unlink(path);
-	free(path);
 	free(name);
 }
 
@@ -69,10 +72,10 @@ int main(int argc, char **argv)
 	struct image images[argc];
 	int i;
 
-	/* They may be in what is /tmp until now. */
+	/* Read first: the modules may be in the /tmp that is about to be hidden. */
 	for (i = 1; i < argc; i++)
 		images[i] = read_image(argv[i]);
-	/* A file system of its own, as modules are on, not one upon another. */
+	/* A plain file system, like that of installed modules, not an overlay. */
 	use_own_tmp();
 	for (i = 1; i < argc; i++)
 		measure_module(argv[i], &images[i]);

@@ -4,8 +4,8 @@
  *
  * With park=1 the init function waits until 0 is written to
  * /sys/module/test_dedup/parameters/park. That file is there before the init
- * function is called and goes with the module, so whoever sees it knows that
- * the load is held, and nothing has to be cleaned up. Written 1 into later, it
+ * function is called and goes with the module, so a test that sees it knows
+ * that the load is held, and nothing has to be cleaned up. Written 1 into later, it
  * holds the exit function in the same way.
  */
 #include <linux/async.h>

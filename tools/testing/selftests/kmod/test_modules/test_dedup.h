@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the test modules offer each other and the test programs.
+ * Interface of the test modules, for each other and for the test programs.
  */
 #ifndef TEST_DEDUP_H
 #define TEST_DEDUP_H

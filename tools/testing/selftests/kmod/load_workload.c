@@ -1,51 +1,58 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Module loads and requests of every kind, as a script: it prints what can be
- * observed, one "label<TAB>value" a line, for scripts/differential to compare
- * two kernels. It judges nothing itself.
+ * A script of module loads and requests of every kind. It prints what it observes,
+ * one "label<TAB>value" line each, for scripts/test/differential to compare two
+ * kernels. It judges nothing itself.
  *
- * Nothing that is printed depends on timing: who has to wait does so for a load
- * or a helper that is held until all have arrived. And nothing depends on the
- * name of the kernel, which stands in every module and changes its length: all
- * images are filled up to one length.
+ * No value depends on timing: loads and helpers are held until all callers wait.
+ * No value depends on the name of the kernel, which is part of each module and
+ * changes its length: all images are padded to one length.
  *
- * First comes what is to be the same, with the text of "stats" at its end; then
- * what differs, on purpose or on some kernels only.
+ * The scenarios that must not differ come first; the text of "stats" ends them.
+ * Those that differ follow, by intention or on some kernels only.
  *
- * Needs module_blacklist=test_black on the kernel's command line, and
- * module.dedup=inode where there is that parameter: what C does.
- *
- * Usage: dedup_workload [FOLDER OF THE TEST MODULES]
+ * Needs module_blacklist=test_black and, if the kernel has that parameter,
+ * module.dedup=inode, which deduplicates what C does, or module.dedup=full.
  */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/module.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "dedup_request.h"
 
-/* Everything but padding is in the first half, also with what debugging adds. */
+/* Everything but the padding is in the first half, even with debug information. */
 #define IMAGE_LEN	(128 << 10)
 #define HALF		(IMAGE_LEN / 2)
 #define NR_WAITERS	8
+#define NR_MANY		60
 #define TEST_KMOD	"/sys/devices/virtual/misc/test_kmod0/"
+#define PARK		PARAMETERS "park"
 
-/* test_dedup: in memory, in a file, in other files, and in a file, compressed. */
+/* test_dedup: in memory, in a file, in other files, and in a compressed file. */
 static struct image image;
 static struct load from_memory, from_file, from_other_files[NR_WAITERS], from_compressed;
+
+static struct helper helper;
 
 /*
  * Printing
  */
 
 static const char *scenario;
-static unsigned long before[NR_COUNTERS];
+static struct counters before;
 
 static void begin(const char *name)
 {
-	unsigned int i;
-
 	scenario = name;
-	for (i = 0; i < NR_COUNTERS; i++)
-		before[i] = read_counter(counter_names[i]);
+	before = read_counters();
 }
 
 static void report(const char *what, long value)
@@ -53,14 +60,14 @@ static void report(const char *what, long value)
 	printf("%s: %s\t%ld\n", scenario, what, value);
 }
 
-/* What became of callers: an errno or the like each. */
+/* Prints the results of callers. */
 static void report_callers(const char *what, const struct caller *callers, int n)
 {
 	int i, result;
 
 	printf("%s: %s\t", scenario, what);
 	for (i = 0; i < n; i++) {
-		result = finish(&callers[i]);
+		result = reap(&callers[i]);
 		if (i)
 			putchar(' ');
 		if (result == KILLED)
@@ -76,7 +83,7 @@ static void report_caller(const char *what, const struct caller *caller)
 	report_callers(what, caller, 1);
 }
 
-/* Prints the text such that it is one line, and any other text looks different. */
+/* Prints a text in one line. Different texts look different. */
 static void report_text(const char *what, const char *text)
 {
 	printf("%s: %s\t", scenario, what);
@@ -93,14 +100,15 @@ static void report_text(const char *what, const char *text)
 
 static void report_counters(void)
 {
+	struct counters change = counters_since(&before);
 	unsigned int i;
 
-	for (i = 0; i < NR_COUNTERS; i++)
-		report(counter_names[i], read_counter(counter_names[i]) - before[i]);
+	for (i = 0; i < NR_MOD_COUNTERS; i++)
+		report(mod_counter_names[i], change.mod[i]);
 }
 
-/* One load, and the module is gone again. */
-static void load_alone(const char *name, const struct load *load)
+/* Loads and unloads. */
+static void load_once(const char *name, const struct load *load)
 {
 	begin(name);
 	report("result", do_load(load));
@@ -112,41 +120,37 @@ static void load_alone(const char *name, const struct load *load)
  * Images
  */
 
-static struct image read_padded(char **argv, const char *name)
+static struct image read_padded(const char *name)
 {
-	char path[PATH_MAX];
-	struct image raw, padded;
+	struct image raw = read_module(name), padded;
 
-	module_path(path, argv, name);
-	raw = read_image(path);
 	if (raw.len > HALF)
-		ksft_exit_fail_msg("%s has %zu bytes\n", path, raw.len);
+		die("%s.ko has %zu bytes\n", name, raw.len);
 	padded = copy_image(&raw, IMAGE_LEN);
-	free(raw.bytes);
+	free_image(&raw);
 	return padded;
 }
 
 /* Loads an image from a file, then from memory, and frees it. */
 static void load_image(const char *name, struct image broken, int flags)
 {
-	char label[128];
-	char *path = write_image(&broken);
+	char path[PATH_MAX], label[128];
 	struct load file = { .path = path, .args = "", .flags = flags };
 	struct load memory = { .image = &broken, .args = "" };
 
+	write_image(path, &broken);
 	snprintf(label, sizeof(label), "%s, finit_module", name);
-	load_alone(label, &file);
+	load_once(label, &file);
 	if (!(flags & MODULE_INIT_COMPRESSED_FILE)) {
 		snprintf(label, sizeof(label), "%s, init_module", name);
-		load_alone(label, &memory);
+		load_once(label, &memory);
 	}
 	unlink(path);
-	free(path);
-	free(broken.bytes);
+	free_image(&broken);
 }
 
 /*
- * Scenarios: errors before anything is looked at
+ * Scenarios: system calls with bad arguments
  */
 
 static void load_fd(const char *name, int fd, int flags)
@@ -159,7 +163,7 @@ static void load_fd(const char *name, int fd, int flags)
 		close(fd);
 }
 
-/* A process that opened the file before it gave up what it needs to load a module. */
+/* The process opens the file before it drops its privileges. */
 static void not_root(void)
 {
 	int fd = open(from_file.path, O_RDONLY | O_CLOEXEC);
@@ -189,7 +193,7 @@ static void bad_calls(void)
 	load_fd("fd of a device", open("/dev/null", O_RDONLY), 0);
 	load_fd("fd of a socket", socket(AF_UNIX, SOCK_STREAM, 0), 0);
 	if (pipe(fds))
-		ksft_exit_fail_msg("pipe: %s\n", strerror(errno));
+		die("pipe: %s\n", strerror(errno));
 	load_fd("fd of a pipe", fds[0], 0);
 	close(fds[1]);
 
@@ -202,13 +206,13 @@ static void bad_calls(void)
 		MODULE_INIT_IGNORE_VERMAGIC);
 
 	fd = open(from_file.path, O_RDWR);
-	load_alone("file open for writing", &busy);
+	load_once("file open for writing", &busy);
 	close(fd);
 
 	load.image = &empty;
-	load_alone("image without bytes", &load);
+	load_once("image without bytes", &load);
 	load.image = &unmapped;
-	load_alone("image not mapped", &load);
+	load_once("image not mapped", &load);
 
 	not_root();
 }
@@ -237,18 +241,20 @@ static void bad_headers(void)
 		unsigned long value;
 	} headers[] = {
 		{ "bad magic", 0, 1, 0 },
-		{ "bad type", offsetof(struct elf64_hdr, e_type), 2, ET_EXEC },
-		{ "bad machine", offsetof(struct elf64_hdr, e_machine), 2, EM_NONE },
-		{ "bad size of headers", offsetof(struct elf64_hdr, e_shentsize), 2, 1 },
-		{ "headers at 0", offsetof(struct elf64_hdr, e_shoff), 8, 0 },
-		{ "headers at the end", offsetof(struct elf64_hdr, e_shoff), 8, IMAGE_LEN },
-		{ "headers across the end", offsetof(struct elf64_hdr, e_shoff), 8,
-			IMAGE_LEN - sizeof(struct elf64_shdr) },
-		{ "headers far away", offsetof(struct elf64_hdr, e_shoff), 8, ~0UL - 63 },
-		{ "no sections", offsetof(struct elf64_hdr, e_shnum), 2, 0 },
-		{ "many sections", offsetof(struct elf64_hdr, e_shnum), 2, 0xffff },
-		{ "no section names", offsetof(struct elf64_hdr, e_shstrndx), 2, 0 },
-		{ "names nowhere", offsetof(struct elf64_hdr, e_shstrndx), 2, 0xffff },
+		{ "bad type", offsetof(struct elf_hdr, e_type), 2, ET_EXEC },
+		{ "bad machine", offsetof(struct elf_hdr, e_machine), 2, EM_NONE },
+		{ "bad size of headers", offsetof(struct elf_hdr, e_shentsize), 2, 1 },
+		{ "headers at 0", offsetof(struct elf_hdr, e_shoff), sizeof(long), 0 },
+		{ "headers at the end", offsetof(struct elf_hdr, e_shoff), sizeof(long),
+			IMAGE_LEN },
+		{ "headers across the end", offsetof(struct elf_hdr, e_shoff), sizeof(long),
+			IMAGE_LEN - sizeof(struct elf_shdr) },
+		{ "headers far away", offsetof(struct elf_hdr, e_shoff), sizeof(long),
+			~0UL - 63 },
+		{ "no sections", offsetof(struct elf_hdr, e_shnum), 2, 0 },
+		{ "many sections", offsetof(struct elf_hdr, e_shnum), 2, 0xffff },
+		{ "no section names", offsetof(struct elf_hdr, e_shstrndx), 2, 0 },
+		{ "names nowhere", offsetof(struct elf_hdr, e_shstrndx), 2, 0xffff },
 	};
 	unsigned int i;
 
@@ -268,17 +274,11 @@ static void bad_section(const char *name, const char *section, size_t offset, un
 	load_image(name, broken, 0);
 }
 
-/* Replaces the first byte of a string in the section of that name. */
 static struct image image_without(const char *section, const char *string)
 {
 	struct image broken = copy_image(&image, IMAGE_LEN);
-	struct elf64_shdr *shdr = find_section(&broken, section);
-	char *found = memmem(broken.bytes + shdr->sh_offset, shdr->sh_size,
-			     string, strlen(string));
 
-	if (!found)
-		ksft_exit_fail_msg("the module has no %s\n", string);
-	*found = '?';
+	spoil_string(&broken, section, string);
 	return broken;
 }
 
@@ -287,11 +287,11 @@ static void corrupt_images(void)
 	cut_images();
 	bad_headers();
 	bad_section("section outside", ".modinfo",
-		    offsetof(struct elf64_shdr, sh_offset), IMAGE_LEN);
-	bad_section("section too long", ".modinfo", offsetof(struct elf64_shdr, sh_size), ~0UL);
+		    offsetof(struct elf_shdr, sh_offset), IMAGE_LEN);
+	bad_section("section too long", ".modinfo", offsetof(struct elf_shdr, sh_size), ~0UL);
 	bad_section("short struct module", ".gnu.linkonce.this_module",
-		    offsetof(struct elf64_shdr, sh_size), 8);
-	bad_section("no symbols", ".symtab", offsetof(struct elf64_shdr, sh_size), 0);
+		    offsetof(struct elf_shdr, sh_size), 8);
+	bad_section("no symbols", ".symtab", offsetof(struct elf_shdr, sh_size), 0);
 	load_image("no struct module", image_without(".shstrtab", ".gnu.linkonce"), 0);
 	load_image("no modinfo", image_without(".shstrtab", ".modinfo"), 0);
 	load_image("no vermagic", image_without(".modinfo", "vermagic="), 0);
@@ -301,16 +301,16 @@ static void corrupt_images(void)
 	load_image("unknown symbol", image_without(".strtab", "param_get_bool"), 0);
 }
 
-/* The blacklist goes by the name in .modinfo. */
+/* The blacklist applies to the name in .modinfo. */
 static void blacklisted_name(void)
 {
 	struct image black = copy_image(&image, IMAGE_LEN);
-	struct elf64_shdr *shdr = find_section(&black, ".modinfo");
+	struct elf_shdr *shdr = find_section(&black, ".modinfo");
 	char *name = memmem(black.bytes + shdr->sh_offset, shdr->sh_size, "name=" MODULE_NAME,
 			    sizeof("name=" MODULE_NAME));
 
 	if (!name)
-		ksft_exit_fail_msg("the module does not say its name\n");
+		die("the module does not say its name\n");
 	memcpy(name, "name=test_black", sizeof("name=test_black"));
 	load_image("blacklisted", black, 0);
 }
@@ -333,9 +333,9 @@ static void failing_loads(void)
 		file = with_args(from_file, args);
 		memory = with_args(from_memory, args);
 		snprintf(name, sizeof(name), "init returns %d, finit_module", results[i]);
-		load_alone(name, &file);
+		load_once(name, &file);
 		snprintf(name, sizeof(name), "init returns %d, init_module", results[i]);
-		load_alone(name, &memory);
+		load_once(name, &memory);
 	}
 }
 
@@ -357,14 +357,14 @@ static void bad_args(void)
 		char name[64];
 
 		snprintf(name, sizeof(name), "%s, finit_module", args[i].name);
-		load_alone(name, &file);
+		load_once(name, &file);
 		snprintf(name, sizeof(name), "%s, init_module", args[i].name);
-		load_alone(name, &memory);
+		load_once(name, &memory);
 	}
 }
 
-/* What is found when the module is live. */
-static void late_duplicates(void)
+/* Loads of a module that is live. */
+static void duplicates(void)
 {
 	struct image vermagic = image_without(".modinfo", "vermagic=");
 	const struct load bad = { .image = &vermagic, .args = "" };
@@ -372,26 +372,26 @@ static void late_duplicates(void)
 	const struct {
 		const char *name;
 		const struct load *load;
-	} late[] = {
-		{ "late, same file", &from_file },
-		{ "late, other file", &from_other_files[0] },
-		{ "late, from memory", &from_memory },
-		{ "late, compressed", &from_compressed },
-		{ "late, bad value in args", &bad_value },
-		{ "late, from memory, no vermagic", &bad },
+	} duplicates[] = {
+		{ "live, same file", &from_file },
+		{ "live, other file", &from_other_files[0] },
+		{ "live, from memory", &from_memory },
+		{ "live, compressed", &from_compressed },
+		{ "live, bad value in args", &bad_value },
+		{ "live, from memory, no vermagic", &bad },
 	};
 	unsigned int i;
 
-	begin("before the late ones");
+	begin("live, first load");
 	report("result", do_load(&from_file));
 	report_counters();
-	for (i = 0; i < ARRAY_SIZE(late); i++) {
-		begin(late[i].name);
-		report("result", do_load(late[i].load));
+	for (i = 0; i < ARRAY_SIZE(duplicates); i++) {
+		begin(duplicates[i].name);
+		report("result", do_load(duplicates[i].load));
 		report_counters();
 	}
 	must_unload(MODULE_NAME);
-	free(vermagic.bytes);
+	free_image(&vermagic);
 }
 
 static void compressed_files(void)
@@ -399,46 +399,88 @@ static void compressed_files(void)
 	struct load load = from_compressed;
 	struct image frame, broken;
 
-	load_alone("compressed", &load);
+	load_once("compressed", &load);
 	load.args = "init_result=-19";
-	load_alone("compressed, init returns -19", &load);
+	load_once("compressed, init returns -19", &load);
 	load = with_flags(from_file, MODULE_INIT_COMPRESSED_FILE);
-	load_alone("not compressed, but said to be", &load);
+	load_once("not compressed, but said to be", &load);
 	load = with_flags(from_compressed, 0);
-	load_alone("compressed, but not said to be", &load);
+	load_once("compressed, but not said to be", &load);
 
 	frame = compress(&image);
 	broken = copy_image(&frame, frame.len);
 	broken.bytes[0] ^= 1;
 	load_image("compressed, bad magic", broken, MODULE_INIT_COMPRESSED_FILE);
 	broken = copy_image(&frame, frame.len);
-	/* There is no block of type 3. */
+	/* No block has type 3. */
 	broken.bytes[frame.len - 4] |= 3 << 1;
 	load_image("compressed, bad block", broken, MODULE_INIT_COMPRESSED_FILE);
 	load_image("compressed, cut to 4 bytes", copy_image(&frame, 4),
 		   MODULE_INIT_COMPRESSED_FILE);
 	load_image("compressed, cut to 4096 bytes", copy_image(&frame, 4096),
 		   MODULE_INIT_COMPRESSED_FILE);
-	load_image("compressed, with more behind it", copy_image(&frame, frame.len + 100),
+	load_image("compressed, with bytes appended", copy_image(&frame, frame.len + 100),
 		   MODULE_INIT_COMPRESSED_FILE);
-	free(frame.bytes);
+	free_image(&frame);
 
 	broken = image_without(".modinfo", "vermagic=");
 	load_image("compressed, no vermagic", compress(&broken), MODULE_INIT_COMPRESSED_FILE);
-	free(broken.bytes);
+	free_image(&broken);
+}
+
+/* The file of a live module gets the bytes of another one, of the same length. */
+static void overwritten_file(const char *name, const struct load *load)
+{
+	struct image other = copy_image(&image, IMAGE_LEN);
+	struct image first = read_image(load->path), second;
+
+	set_name(&image, &other, "test_dedup_other");
+	set_symbol(&other, "other_symbol");
+	second = load->flags ? compress(&other) : copy_image(&other, IMAGE_LEN);
+	if (second.len != first.len)
+		die("the images differ in length\n");
+	begin(name);
+	report("first", do_load(load));
+	overwrite(load->path, &second);
+	report("second", do_load(load));
+	report("first is live", is_live(MODULE_NAME));
+	report("second is live", is_live("test_dedup_other"));
+	report_counters();
+	must_unload("test_dedup_other");
+	must_unload(MODULE_NAME);
+	overwrite(load->path, &first);
+	free_image(&first);
+	free_image(&second);
+	free_image(&other);
+}
+
+/* Loads of a broken image, at the same time. */
+static void failing_herd(void)
+{
+	struct image broken = image_without(".modinfo", "vermagic=");
+	struct load load = { .image = &broken, .args = "" };
+	struct caller callers[NR_WAITERS];
+	int i;
+
+	begin("no vermagic, many at once");
+	for (i = 0; i < NR_WAITERS; i++)
+		callers[i] = start_load(&load);
+	report_callers("results", callers, NR_WAITERS);
+	report_counters();
+	free_image(&broken);
 }
 
 /*
  * Scenarios: while another load is held
  */
 
-/* Waiters that all make the same call, or each one of its own. */
+/* Waiters that all make one call, or a call each. */
 struct waiters {
 	const struct load *loads;
 	bool differ;
 };
 
-static void start_waiters(struct caller callers[NR_WAITERS], const struct waiters *waiters)
+static void start_all(struct caller callers[NR_WAITERS], const struct waiters *waiters)
 {
 	int i;
 
@@ -452,6 +494,23 @@ static const struct waiters other_files = { from_other_files, true };
 static const struct waiters in_memory = { &from_memory, false };
 static const struct waiters in_compressed_file = { &from_compressed, false };
 
+/* Whether each caller has ended or waits, except for nr_held in an init function. */
+static bool are_settled(const struct caller *callers, int n, const struct load *load, int nr_held)
+{
+	long nr = load_syscall(load);
+	int i, held = 0;
+
+	for (i = 0; i < n; i++) {
+		if (has_ended(callers[i].pid) || has_arrived(callers[i].pid, nr, 'S'))
+			continue;
+		/* An init function sleeps such that only SIGKILL ends it. */
+		if (!has_arrived(callers[i].pid, nr, 'D'))
+			return false;
+		held++;
+	}
+	return held == nr_held;
+}
+
 static void wait_for_owner(const char *name, const char *outcome, const struct load *owner_load,
 			   const struct waiters *waiters)
 {
@@ -463,14 +522,21 @@ static void wait_for_owner(const char *name, const char *outcome, const struct l
 
 	snprintf(label, sizeof(label), "%s, owner %s", name, outcome);
 	begin(label);
-	owner = park_by_init(&load, MODULE_NAME);
-	start_waiters(callers, waiters);
-	report("loaded meanwhile", read_counter("modcount") - before[0]);
+	owner = park_owner(&load, MODULE_NAME);
+	start_all(callers, waiters);
+	report("loaded meanwhile", counters_since(&before).mod[MODCOUNT]);
 	if (killed)
 		kill(owner.caller.pid, SIGKILL);
 	else
 		release_owner(&owner);
 	report_caller("owner", &owner.caller);
+	if (killed) {
+		/* The module is back if one of the waiters is the new owner. */
+		wait_until(are_settled(callers, NR_WAITERS, waiters->loads,
+				       is_loaded(MODULE_NAME) && !is_live(MODULE_NAME)),
+			   "the waiters do not settle: %s\n", label);
+		release_owner(&owner);
+	}
 	report_callers("waiters", callers, NR_WAITERS);
 	report("is there", is_loaded(MODULE_NAME));
 	report_counters();
@@ -484,11 +550,14 @@ static void wait_for_owners(void)
 	const struct waiters same_file_other_args = { &bad_args, false };
 	unsigned int i;
 
+	for (i = 0; i < 2; i++) {
+		wait_for_owner("same file", outcomes[i], &from_file, &same_file);
+		wait_for_owner("same file, other args", outcomes[i], &from_file,
+			       &same_file_other_args);
+	}
 	for (i = 0; i < ARRAY_SIZE(outcomes); i++) {
 		const char *outcome = outcomes[i];
 
-		wait_for_owner("same file", outcome, &from_file, &same_file);
-		wait_for_owner("same file, other args", outcome, &from_file, &same_file_other_args);
 		wait_for_owner("one other file", outcome, &from_file, &one_other_file);
 		wait_for_owner("other files", outcome, &from_file, &other_files);
 		wait_for_owner("from memory", outcome, &from_file, &in_memory);
@@ -498,7 +567,19 @@ static void wait_for_owners(void)
 	}
 }
 
-/* Half of the waiters get a signal, and leave while the owner is still held. */
+/* A new owner of the file, if there is one, is held until the others wait again. */
+static void wait_for_killed_owners(void)
+{
+	const struct load parked = with_args(from_file, "park=1");
+	const struct load parked_fails = with_args(from_file, "park=1 init_result=-19");
+	const struct waiters same_args = { &parked, false };
+	const struct waiters other_args = { &parked_fails, false };
+
+	wait_for_owner("same file", "is killed", &from_file, &same_args);
+	wait_for_owner("same file, other args", "is killed", &from_file, &other_args);
+}
+
+/* Half of the waiters get a signal, and return while the owner is still held. */
 static void signalled_waiters(const char *name, int sig, const struct waiters *waiters)
 {
 	struct load load = with_args(from_file, "park=1");
@@ -507,8 +588,8 @@ static void signalled_waiters(const char *name, int sig, const struct waiters *w
 	int i;
 
 	begin(name);
-	owner = park_by_init(&load, MODULE_NAME);
-	start_waiters(callers, waiters);
+	owner = park_owner(&load, MODULE_NAME);
+	start_all(callers, waiters);
 	for (i = 0; i < NR_WAITERS / 2; i++)
 		kill(callers[i].pid, sig);
 	report_callers("signalled", callers, NR_WAITERS / 2);
@@ -519,32 +600,65 @@ static void signalled_waiters(const char *name, int sig, const struct waiters *w
 	must_unload(MODULE_NAME);
 }
 
+/* The load of a module that is live waits for asynchronous work. */
+static void load_while_settling(void)
+{
+	struct load load = with_args(from_file, "park=1 park_live=1");
+	struct owner owner;
+
+	begin("live, but its load has not ended");
+	owner = park_owner(&load, MODULE_NAME);
+	wait_until(is_live(MODULE_NAME), "the module is not live\n");
+	report("from other file", do_load(&from_other_files[0]));
+	report("from memory", do_load(&from_memory));
+	release_owner(&owner);
+	report_caller("owner", &owner.caller);
+	report_counters();
+	must_unload(MODULE_NAME);
+}
+
+/* An image that is not in memory for now does not delay a load of another one. */
+static void load_beside_missing_page(void)
+{
+	struct image missing = { .bytes = alloc_shared(IMAGE_LEN), .len = IMAGE_LEN };
+	struct load load = { .image = &missing, .args = "" };
+	struct caller held;
+
+	memcpy(missing.bytes, image.bytes, HALF);
+	begin("beside an image with a missing page");
+	held = start_held_load(&load, missing.bytes + HALF);
+	report("from a file", do_load(&from_file));
+	release_held_load(&held, missing.bytes + HALF);
+	report_caller("with the missing page", &held);
+	report_counters();
+	must_unload(MODULE_NAME);
+}
+
 /* A module that is going is neither waited for nor replaced. */
 static void load_while_going(void)
 {
-	char park[] = "/sys/module/" MODULE_NAME "/parameters/park";
-	char state[] = "/sys/module/" MODULE_NAME "/initstate";
 	struct caller unload;
 
 	begin("going");
 	report("load", do_load(&from_file));
-	report("park", write_to(park, "1"));
+	report("park", write_to(PARK, "1"));
 	unload = fork_caller();
 	if (!unload.pid) {
 		*unload.result = unload_module(MODULE_NAME);
 		_exit(0);
 	}
-	wait_until(file_says(state, "going\n"), "the module does not go\n");
+	wait_until(file_says("/sys/module/" MODULE_NAME "/initstate", "going\n"),
+		   "the module does not go\n");
 	report("from a file", do_load(&from_file));
 	report("from memory", do_load(&from_memory));
-	report("release", write_to(park, "0"));
+	report("release", write_to(PARK, "0"));
 	report_caller("unload", &unload);
 	report_counters();
 }
 
 /*
- * A module that needs a symbol of one that is coming waits for that, and itself
- * is in the list by then: others wait for it.
+ * A module that needs a symbol of a module that is coming waits for it. It is
+ * itself in the list by then, so others wait for it.
  */
 static void wait_for_symbol(const char *name, const char *args, struct image *user)
 {
@@ -556,30 +670,30 @@ static void wait_for_symbol(const char *name, const char *args, struct image *us
 	double released;
 
 	begin(name);
-	owner = park_by_init(&load, MODULE_NAME);
+	owner = park_owner(&load, MODULE_NAME);
 	first = start_waiter(&needs);
-	start_waiters(callers, &waiters);
+	start_all(callers, &waiters);
 	released = now();
 	release_owner(&owner);
 	report_caller("owner", &owner.caller);
 	report_caller("user", &first);
-	/* Not woken, it would look again after 30 s. */
+	/* Without a wakeup, it looks again after 30 s. */
 	report("woken at once", now() - released < 20);
 	report_callers("waiters", callers, NR_WAITERS);
 	report_counters();
-	must_unload("test_dedup_user");
+	must_unload(USER_NAME);
 	must_unload(MODULE_NAME);
 }
 
-static void wait_for_symbols(char **argv)
+static void wait_for_symbols(void)
 {
-	struct image user = read_padded(argv, "test_dedup_user");
+	struct image user = read_padded(USER_NAME);
 	struct load load = { .image = &user, .args = "" };
 
-	load_alone("user of a symbol that is not there", &load);
+	load_once("user of a missing symbol", &load);
 	wait_for_symbol("wait for a symbol, owner succeeds", "park=1", &user);
 	wait_for_symbol("wait for a symbol, owner fails", "park=1 init_result=-19", &user);
-	free(user.bytes);
+	free_image(&user);
 }
 
 /*
@@ -591,10 +705,10 @@ static void must_write(const char *path, const char *text)
 	int err = write_to(path, text);
 
 	if (err)
-		ksft_exit_fail_msg("%s: %s\n", path, strerror(err));
+		die("%s: %s\n", path, strerror(err));
 }
 
-/* As many requests at once as there are threads, through test_kmod. */
+/* Makes requests from several threads at once, with test_kmod. */
 static void storm(const char *name, const char *module, const char *threads)
 {
 	char *result;
@@ -614,59 +728,55 @@ static void storm(const char *name, const char *module, const char *threads)
 /* Requests that arrive while the helper of the first is held. */
 static void wait_for_helper(const char *name, const char *module, char code)
 {
-	int fifo = hold_helpers(module), log = open_log(), i;
-	struct caller first, waiters[NR_WAITERS];
+	int fifo = hold_helpers(&helper, module), log = open_log();
+	struct caller callers[NR_WAITERS + 1];
 
 	begin(name);
-	first = start_first_request(module);
-	for (i = 0; i < NR_WAITERS; i++)
-		waiters[i] = start_waiting_request(module);
+	start_requests(&helper, callers, NR_WAITERS + 1, module);
 	report("nowait meanwhile", request(module, TEST_DEDUP_REQUEST_NOWAIT));
 	release_helper(fifo, code);
-	report_caller("first", &first);
-	report_callers("waiters", waiters, NR_WAITERS);
-	unhold_helpers(module, fifo);
-	report("helpers", helper_calls(module));
+	report_caller("first", &callers[0]);
+	report_callers("waiters", callers + 1, NR_WAITERS);
+	unhold_helpers(&helper, module, fifo);
+	report("helpers", helper_calls(&helper, module));
 	report("messages", count_in_log(log, DUP_MESSAGE));
 	close(log);
 }
 
-/* A waiter that is killed leaves; the others stay. */
+/* A waiter that is killed returns; the others wait on. */
 static void killed_waiter(void)
 {
 	const char *module = "killed_waiter";
-	int fifo = hold_helpers(module);
-	struct caller first, waiters[2];
+	int fifo = hold_helpers(&helper, module);
+	struct caller callers[3];
 
 	begin("request, waiter killed");
-	first = start_first_request(module);
-	waiters[0] = start_waiting_request(module);
-	waiters[1] = start_waiting_request(module);
-	kill(waiters[0].pid, SIGKILL);
-	report_caller("killed waiter", &waiters[0]);
+	start_requests(&helper, callers, 3, module);
+	kill(callers[1].pid, SIGKILL);
+	report_caller("killed waiter", &callers[1]);
 	release_helper(fifo, 0);
-	report_caller("first", &first);
-	report_caller("other waiter", &waiters[1]);
-	unhold_helpers(module, fifo);
-	report("helpers", helper_calls(module));
+	report_caller("first", &callers[0]);
+	report_caller("other waiter", &callers[2]);
+	unhold_helpers(&helper, module, fifo);
+	report("helpers", helper_calls(&helper, module));
 }
 
-/* One that did not wait for its helper is none that others could wait for. */
+/* No request can wait for one that does not wait for its helper. */
 static void nowait_first(void)
 {
 	const char *module = "nowait_first";
-	int fifo = hold_helpers(module);
+	int fifo = hold_helpers(&helper, module);
 	struct caller second;
 
 	begin("request, nowait first");
 	report("first", request(module, TEST_DEDUP_REQUEST_NOWAIT));
-	wait_until(helper_calls(module) == 1, "the helper was not called\n");
+	wait_until(helper_calls(&helper, module) == 1, "the helper was not called\n");
 	second = start_waiting_request(module);
-	wait_until(helper_calls(module) == 2, "the helper was not called again\n");
+	wait_until(helper_calls(&helper, module) == 2, "the helper was not called again\n");
 	release_helper(fifo, 0);
 	release_helper(fifo, 0);
 	report_caller("second", &second);
-	unhold_helpers(module, fifo);
+	unhold_helpers(&helper, module, fifo);
 }
 
 static void odd_requests(void)
@@ -678,22 +788,75 @@ static void odd_requests(void)
 	name[MODULE_NAME_MAX] = '\0';
 	begin("request, longest name");
 	report("result", request(name, TEST_DEDUP_REQUEST));
-	report("helpers", helper_calls(name));
+	report("helpers", helper_calls(&helper, name));
 	name[MODULE_NAME_MAX] = 'x';
 	name[MODULE_NAME_MAX + 1] = '\0';
 	begin("request, name too long");
 	report("result", request(name, TEST_DEDUP_REQUEST));
-	report("helpers", helper_calls(name));
+	report("helpers", helper_calls(&helper, name));
 
 	path = read_text(MODPROBE, SIZE_MAX);
 	must_write(MODPROBE, "\n");
 	begin("request, no modprobe");
 	report("result", request("no_modprobe", TEST_DEDUP_REQUEST));
 	must_write(MODPROBE, "/no/such/file\n");
-	begin("request, modprobe is not there");
+	begin("request, modprobe is missing");
 	report("result", request("bad_modprobe", TEST_DEDUP_REQUEST));
 	must_write(MODPROBE, path);
 	free(path);
+}
+
+/*
+ * The helper, or its shell, starts a process in the background, and exits once
+ * that process waits for the load whose init function waits for the helper.
+ */
+#define IN_BACKGROUND	"background"
+
+static void background_path(char path[PATH_MAX], const char *folder, const char *file)
+{
+	snprintf(path, PATH_MAX, "%s/" IN_BACKGROUND ".%s", folder, file);
+}
+
+static int run_background_helper(const char *argv0)
+{
+	char folder[PATH_MAX], path[PATH_MAX], result[16];
+	struct load load = { .path = path, .args = "request=" IN_BACKGROUND };
+	pid_t pid;
+	int fd;
+
+	snprintf(folder, sizeof(folder), "%s", argv0);
+	*strrchr(folder, '/') = '\0';
+	pid = fork();
+	if (pid) {
+		wait_until(has_arrived(pid, SYS_finit_module, 'S') || has_ended(pid),
+			   "the process in the background does not wait\n");
+		return 0;
+	}
+	background_path(path, folder, "image");
+	snprintf(result, sizeof(result), "%d\n", do_load(&load));
+	background_path(path, folder, "result");
+	fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	return write(fd, result, strlen(result)) < 0;
+}
+
+static void load_in_background(void)
+{
+	char path[PATH_MAX], result_path[PATH_MAX], new[PATH_MAX], *result;
+	struct load load = { .path = path, .args = "request=" IN_BACKGROUND };
+
+	background_path(path, helper.dir, "image");
+	background_path(result_path, helper.dir, "result");
+	if (rename(write_image_to(new, helper.dir, &image), path))
+		die("%s: %s\n", path, strerror(errno));
+	begin("request, helper loads in the background");
+	report("owner", do_load(&load));
+	wait_until(!access(result_path, F_OK) && !file_says(result_path, ""),
+		   "the process in the background hangs\n");
+	result = read_text(result_path, SIZE_MAX);
+	report("in the background", atoi(result));
+	free(result);
+	report_counters();
+	must_unload(MODULE_NAME);
 }
 
 static void requests(void)
@@ -703,94 +866,110 @@ static void requests(void)
 	killed_waiter();
 	nowait_first();
 	odd_requests();
+	load_in_background();
 }
 
 /*
- * What is known to differ
+ * Scenarios that are known to differ
  */
 
-/* Before anything is read, or after the module is allocated. */
+/* The arguments are copied before anything is read, or after the module is allocated. */
 static void bad_pointer_to_args(void)
 {
 	struct load load = with_args(from_file, (const char *)8);
 
-	load_alone("args at 8", &load);
+	load_once("args at 8", &load);
 }
 
-/* Who waits for a request that is killed, while its helper goes on. */
+/* Waiters for a request that is killed, while its helper still runs. */
 static void killed_request(void)
 {
 	const char *module = "killed_first";
-	int fifo = hold_helpers(module), i;
-	struct caller first, waiters[NR_WAITERS];
+	int fifo = hold_helpers(&helper, module);
+	struct caller callers[NR_WAITERS + 1];
 
 	begin("request, first killed");
-	first = start_first_request(module);
-	for (i = 0; i < NR_WAITERS; i++)
-		waiters[i] = start_waiting_request(module);
-	kill(first.pid, SIGKILL);
+	start_requests(&helper, callers, NR_WAITERS + 1, module);
+	kill(callers[0].pid, SIGKILL);
+	report_caller("first", &callers[0]);
+	/* The helper of the first request is still held, and perhaps a second one. */
+	release_helper(fifo, 0);
+	release_helper(fifo, 0);
+	report_callers("waiters", callers + 1, NR_WAITERS);
+	unhold_helpers(&helper, module, fifo);
+	report("helpers", helper_calls(&helper, module));
+}
+
+/* A request that begins after an unload, while a helper from before runs. */
+static void request_after_unload(void)
+{
+	const char *module = "unloaded";
+	int fifo = hold_helpers(&helper, module);
+	struct caller first, second;
+
+	begin("request, after an unload");
+	first = start_first_request(&helper, module);
+	report("load", do_load(&from_file));
+	must_unload(MODULE_NAME);
+	second = start_waiting_request(module);
+	release_helper(fifo, 1);
 	report_caller("first", &first);
-	/* The helper of the first is still there; there may be one more. */
 	release_helper(fifo, 0);
-	release_helper(fifo, 0);
-	report_callers("waiters", waiters, NR_WAITERS);
-	unhold_helpers(module, fifo);
-	report("helpers", helper_calls(module));
+	report_caller("second", &second);
+	unhold_helpers(&helper, module, fifo);
+	report("helpers", helper_calls(&helper, module));
 }
 
 /* A second request after the first has failed. */
 static void request_after_failure(void)
 {
 	const char *module = "again";
-	int fifo = hold_helpers(module);
+	int fifo = hold_helpers(&helper, module);
 
 	begin("request, again after failure");
 	release_helper(fifo, 1);
 	report("first", request(module, TEST_DEDUP_REQUEST));
-	unhold_helpers(module, fifo);
+	unhold_helpers(&helper, module, fifo);
 	report("second", request(module, TEST_DEDUP_REQUEST));
-	report("helpers", helper_calls(module));
+	report("helpers", helper_calls(&helper, module));
 }
 
 /* A second request after the first has succeeded. */
 static void request_after_success(void)
 {
-	let_helper_load(MODULE_NAME, &image);
+	set_helper_module(&helper, MODULE_NAME, &image);
 	begin("request, again while it is live");
 	report("first", request(MODULE_NAME, TEST_DEDUP_REQUEST));
 	report("is there", is_loaded(MODULE_NAME));
 	report("second", request(MODULE_NAME, TEST_DEDUP_REQUEST));
-	report("helpers", helper_calls(MODULE_NAME));
+	report("helpers", helper_calls(&helper, MODULE_NAME));
 	report_counters();
 	must_unload(MODULE_NAME);
 	begin("request, again after unload");
 	report("third", request(MODULE_NAME, TEST_DEDUP_REQUEST));
 	report("is there", is_loaded(MODULE_NAME));
-	report("helpers", helper_calls(MODULE_NAME));
+	report("helpers", helper_calls(&helper, MODULE_NAME));
 	report_counters();
 	must_unload(MODULE_NAME);
-	let_helper_not_load(MODULE_NAME);
+	set_helper_module(&helper, MODULE_NAME, NULL);
 }
 
 /* There are 50 slots for requests. */
 static void many_requests(void)
 {
-	int fifo = hold_helpers("slow"), failed = 0;
-	struct caller slow[60];
-	unsigned int i;
+	int fifo = hold_helpers(&helper, "slow"), i, failed = 0;
+	struct caller slow[NR_MANY];
 
 	begin("request, beside 60 for a slow module");
-	slow[0] = start_first_request("slow");
-	for (i = 1; i < ARRAY_SIZE(slow); i++)
-		slow[i] = start_waiting_request("slow");
+	start_requests(&helper, slow, NR_MANY, "slow");
 	report("other", request("other", TEST_DEDUP_REQUEST));
-	report("helpers for the other", helper_calls("other"));
+	report("helpers for the other", helper_calls(&helper, "other"));
 	release_helper(fifo, 0);
-	for (i = 0; i < ARRAY_SIZE(slow); i++)
-		failed += finish(&slow[i]) != 0;
-	unhold_helpers("slow", fifo);
+	for (i = 0; i < NR_MANY; i++)
+		failed += reap(&slow[i]) != 0;
+	unhold_helpers(&helper, "slow", fifo);
 	report("slow ones that failed", failed);
-	report("helpers for the slow ones", helper_calls("slow"));
+	report("helpers for the slow ones", helper_calls(&helper, "slow"));
 }
 
 static int handled[2];
@@ -803,30 +982,52 @@ static void tell_handled(int sig)
 		_exit(255);
 }
 
-/* What a handler with SA_RESTART makes of a wait. */
-static void restarted_wait(const char *name, const struct load *waiter_load)
+/* Sends a signal whose handler has SA_RESTART. */
+static void send_restarting(pid_t pid)
+{
+	char c;
+
+	kill(pid, SIGUSR1);
+	if (read(handled[0], &c, 1) != 1)
+		die("the signal was not handled\n");
+}
+
+static bool has_stopped(pid_t pid)
+{
+	siginfo_t info = { };
+
+	return !waitid(P_PID, pid, &info, WSTOPPED | WNOHANG | WNOWAIT) && info.si_pid == pid;
+}
+
+static void stop_and_continue(pid_t pid)
+{
+	kill(pid, SIGSTOP);
+	wait_until(has_stopped(pid), "process %d does not stop\n", pid);
+	kill(pid, SIGCONT);
+}
+
+/* A waiter gets a signal that its process need not notice. */
+static void disturbed_wait(const char *name, const struct load *waiter_load,
+			   void (*disturb)(pid_t pid))
 {
 	struct sigaction sa = { .sa_handler = tell_handled, .sa_flags = SA_RESTART };
 	struct load load = with_args(from_file, "park=1");
 	struct caller waiter;
 	struct owner owner;
-	char c;
 
 	if (pipe(handled))
-		ksft_exit_fail_msg("pipe: %s\n", strerror(errno));
+		die("pipe: %s\n", strerror(errno));
 	begin(name);
-	owner = park_by_init(&load, MODULE_NAME);
+	owner = park_owner(&load, MODULE_NAME);
 	waiter = fork_caller();
 	if (!waiter.pid) {
 		sigaction(SIGUSR1, &sa, NULL);
 		*waiter.result = do_load(waiter_load);
 		_exit(0);
 	}
-	wait_until(has_arrived(waiter.pid, load_syscall(waiter_load), 'S'),
-		   "the waiter did not arrive\n");
-	kill(waiter.pid, SIGUSR1);
-	if (read(handled[0], &c, 1) != 1)
-		ksft_exit_fail_msg("the signal was not handled\n");
+	wait_until(are_settled(&waiter, 1, waiter_load, 0), "the waiter did not arrive\n");
+	disturb(waiter.pid);
+	wait_until(are_settled(&waiter, 1, waiter_load, 0), "the waiter does not settle\n");
 	release_owner(&owner);
 	report_caller("owner", &owner.caller);
 	report_caller("waiter", &waiter);
@@ -836,20 +1037,23 @@ static void restarted_wait(const char *name, const struct load *waiter_load)
 	close(handled[1]);
 }
 
-/* Who waits for a file that waits for a name: what it gets if that one is interrupted. */
-static void interrupted_between(const char *name, int sig)
+/* Waiters for a file whose owner waits for a name and gets a signal. */
+static void interrupted_owner(const char *name, int sig)
 {
 	struct load load = with_args(from_file, "park=1");
 	struct caller callers[NR_WAITERS];
 	struct owner owner;
 
 	begin(name);
-	owner = park_by_init(&load, MODULE_NAME);
-	start_waiters(callers, &one_other_file);
+	owner = park_owner(&load, MODULE_NAME);
+	start_all(callers, &one_other_file);
 	kill(callers[0].pid, sig);
-	report_callers("waiters", callers, NR_WAITERS);
+	report_caller("first waiter", &callers[0]);
+	wait_until(are_settled(callers + 1, NR_WAITERS - 1, one_other_file.loads, 0),
+		   "the other waiters do not settle\n");
 	release_owner(&owner);
 	report_caller("owner", &owner.caller);
+	report_callers("other waiters", callers + 1, NR_WAITERS - 1);
 	report_counters();
 	must_unload(MODULE_NAME);
 }
@@ -871,20 +1075,21 @@ static void odd_names(void)
 	int i;
 
 	begin("name that cannot be printed");
-	duplicate_as(&image, &renamed, "a\nb\t\x01\x7f\xe9\\c d");
+	load_duplicate_as(&image, &renamed, "a\nb\t\x01\x7f\xe9\\c d");
 	list = duplicate_list();
 	rest = list;
 	for (i = 0; i < 4; i++) {
 		char what[] = "line 0 of the list";
 
 		what[5] += i;
-		report_text(what, strsep(&rest, "\n"));
+		/* The list is empty in mode full. */
+		report_text(what, strsep(&rest, "\n") ?: "");
 	}
 	free(list);
-	free(renamed.bytes);
+	free_image(&renamed);
 }
 
-/* A list that is longer than C's buffer. */
+/* A list that is longer than the buffer of C. */
 static void long_list(void)
 {
 	struct image renamed = copy_image(&image, IMAGE_LEN);
@@ -894,7 +1099,7 @@ static void long_list(void)
 	begin("130 duplicates");
 	for (i = 0; i < 130; i++) {
 		snprintf(name, sizeof(name), "dedup_long_%d", i);
-		duplicate_as(&image, &renamed, name);
+		load_duplicate_as(&image, &renamed, name);
 	}
 	list = duplicate_list();
 	rest = list;
@@ -908,7 +1113,7 @@ static void long_list(void)
 	report("in the list", whole);
 	report_counters();
 	free(list);
-	free(renamed.bytes);
+	free_image(&renamed);
 }
 
 static void print_stats(void)
@@ -927,42 +1132,44 @@ static void print_stats(void)
 
 int main(int argc, char **argv)
 {
+	char path[PATH_MAX], compressed_path[PATH_MAX], other_paths[NR_WAITERS][PATH_MAX];
 	struct image frame;
-	char *path, *other_paths[NR_WAITERS], *compressed_path;
 	int i;
 
+	if (is_helper(argc, argv) && !strcmp(argv[3], IN_BACKGROUND))
+		return run_background_helper(argv[0]);
 	if (is_helper(argc, argv))
-		return be_helper(argv);
+		return run_helper(argv);
 
-	need_root_and_stats();
+	need_stats();
+	if (!has_mode("full"))
+		need_mode("inode");
 	if (!file_says("/sys/module/kernel/parameters/module_blacklist", "test_black\n"))
 		ksft_exit_skip("needs module_blacklist=test_black\n");
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	image = read_padded(argv, MODULE_NAME);
+	image = read_padded(MODULE_NAME);
 	frame = compress(&image);
-	path = write_image(&image);
-	compressed_path = write_image(&frame);
 	from_memory = (struct load){ .image = &image, .args = "" };
-	from_file = (struct load){ .path = path, .args = "" };
+	from_file = (struct load){ .path = write_image(path, &image), .args = "" };
 	for (i = 0; i < NR_WAITERS; i++) {
-		other_paths[i] = write_image(&image);
-		from_other_files[i] = (struct load){ .path = other_paths[i], .args = "" };
+		from_other_files[i] = from_file;
+		from_other_files[i].path = write_image(other_paths[i], &image);
 	}
-	from_compressed = (struct load){
-		.path = compressed_path,
-		.args = "",
-		.flags = MODULE_INIT_COMPRESSED_FILE,
-	};
+	from_compressed = with_flags(from_file, MODULE_INIT_COMPRESSED_FILE);
+	from_compressed.path = write_image(compressed_path, &frame);
 
-	load_alone("alone, from a file", &from_file);
-	load_alone("alone, from memory", &from_memory);
+	load_once("from a file", &from_file);
+	load_once("from memory", &from_memory);
 	bad_calls();
 	corrupt_images();
 	blacklisted_name();
 	failing_loads();
 	bad_args();
-	late_duplicates();
+	duplicates();
 	compressed_files();
+	overwritten_file("file overwritten by another module", &from_file);
+	overwritten_file("compressed file overwritten by another module", &from_compressed);
+	failing_herd();
 	wait_for_owners();
 	signalled_waiters("same file, SIGKILL", SIGKILL, &same_file);
 	signalled_waiters("same file, caught signal", SIGUSR1, &same_file);
@@ -970,31 +1177,37 @@ int main(int argc, char **argv)
 	signalled_waiters("other files, caught signal", SIGUSR1, &other_files);
 	signalled_waiters("from memory, SIGKILL", SIGKILL, &in_memory);
 	signalled_waiters("from memory, caught signal", SIGUSR1, &in_memory);
-	restarted_wait("same file, signal with SA_RESTART", &from_file);
+	disturbed_wait("from memory, signal with SA_RESTART", &from_memory, send_restarting);
+	disturbed_wait("from memory, stopped", &from_memory, stop_and_continue);
 	load_while_going();
-	wait_for_symbols(argv);
+	load_while_settling();
+	load_beside_missing_page();
+	wait_for_symbols();
 
 	if (system("modprobe test_kmod"))
-		ksft_exit_fail_msg("modprobe test_kmod failed\n");
+		die("modprobe test_kmod failed\n");
 	storm("test_kmod and modprobe, 8 threads", "test_module", "8");
 	storm("test_kmod and modprobe, no such module", "test_dedup_missing", "8");
-	setup_requests(argv);
+	install_helper(&helper);
 	requests();
 	print_stats();
 
-	/* From here on with what is known to differ. */
+	/* The scenarios from here on are known to differ. */
 	bad_pointer_to_args();
-	restarted_wait("from memory, signal with SA_RESTART", &from_memory);
-	interrupted_between("other file, first waiter gets SIGKILL", SIGKILL);
-	interrupted_between("other file, first waiter gets a caught signal", SIGUSR1);
+	disturbed_wait("same file, signal with SA_RESTART", &from_file, send_restarting);
+	disturbed_wait("same file, stopped", &from_file, stop_and_continue);
+	wait_for_killed_owners();
+	interrupted_owner("one other file, first waiter gets SIGKILL", SIGKILL);
+	interrupted_owner("one other file, first waiter gets a caught signal", SIGUSR1);
 	killed_request();
+	request_after_unload();
 	request_after_failure();
 	request_after_success();
 	many_requests();
 	odd_names();
 	long_list();
 
-	cleanup_requests();
+	remove_helper(&helper);
 	must_unload("test_kmod");
 	must_unload("test_module");
 	unlink(path);

@@ -1,73 +1,97 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Random loads from a few processes at once: any file, image, length, flags and
- * arguments, right or wrong, some changed or taken away by another thread
- * meanwhile. Modules are unloaded in between, and callers get signals.
+ * A storm of random loads from a few processes: of any file, image, length, flags
+ * and arguments, valid or not, some of which another thread changes or takes away
+ * meanwhile. The processes also unload modules, and get signals.
  *
- * No image that is made up may ever run. One with random bytes in it is of a machine
- * that this is not: the loader refuses it before it looks at anything else, while
- * that is no matter to whoever only wants to know the name. Of what is left as it
- * was, only the name is changed, or it is cut: the last thing in the file are the
- * headers of the sections, so that any cut is refused. A compressed image with
- * random bytes has them in what tells its blocks apart, around an image of another
- * machine.
+ * No made-up code may ever run. An image with random bytes is of another machine:
+ * the loader rejects it before it looks at anything else, but the name can still
+ * be peeked. In all other images only the name is changed, or the end is missing:
+ * an image ends with its section headers, so any truncation is detected. A
+ * compressed image with random bytes has them in the headers of its blocks, which
+ * contain an image of another machine.
  *
- * The seed makes each process do the same again. Who comes first is not repeated.
+ * Even callers have a signal handler that interrupts a call. Odd callers have one
+ * with SA_RESTART and are stopped and continued: they must never see EINTR.
+ *
+ * The storm runs once, in the first test. All tests judge what it has done. The
+ * seed makes each process repeat its calls; the order between processes differs.
+ *
+ * Environment, besides that of dedup_common.h:
+ *   DEDUP_SECONDS  length of the storm
+ *   DEDUP_SEED     seed of the random numbers
  *
  * Needs module.dedup=full.
- *
- * Usage: syscalls_dedup [FOLDER OF THE TEST MODULES [SECONDS [SEED]]]
  */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/module.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "dedup_common.h"
+#include "kselftest_harness.h"
 
-/* What another thread makes of the name, and back. */
+/* Another thread changes the name to this, and back. */
 #define CHANGED_NAME	"test_deduq"
 #define NR_CALLERS	4
 #define PAGE		4096UL
 #define MAX_ERRNO	4095
-/* More than any computer has, and less than what a file can pretend to have. */
-#define HUGE_LEN	(1024UL << 30)
+/* More memory than any machine has, but a possible length of a file. */
+#define HUGE_LEN	(1024ULL << 30)
 #define LARGE_LEN	(8UL << 20)
 
 /* All names that a module can have here. */
 static const char * const names[] = {
-	/* It needs one of the others, and has to go first. */
+	/* Uses a symbol of one of the others, so it is unloaded first. */
 	USER_NAME, MODULE_NAME, CHANGED_NAME, "fuzz_0", "fuzz_1",
 	"a_module_whose_name_takes_all_the_room_that_there_is_xx",
 };
 
 static struct image image, user_image;
-static unsigned long seed;
 
 #define NR_CALLS	13
 
-/* What the callers tell us, and each other. */
+/* The storm: shared by the tests and by the callers. */
 static struct {
+	bool has_begun, is_complete;
+	unsigned long seed;
+	struct counters before, after;
+	unsigned int nr_killed;
+	unsigned int nr_bad_ends;		/* callers that did not end as they should */
+	int nr_complaints;			/* of the kernel, about what it cannot read */
 	atomic_bool is_over;
-	atomic_bool has_failed;
-	atomic_ulong made[NR_CALLS];		/* calls of each kind */
-	atomic_ulong loaded;			/* loads that returned 0 */
-	atomic_ulong ended[MAX_ERRNO + 1];	/* calls that ended with 0, or that errno */
-} *shared;
+	unsigned long made[NR_CALLS];		/* calls of each kind */
+	unsigned long loaded;			/* loads that returned 0 */
+	unsigned long bad_results;
+	unsigned long ended[MAX_ERRNO + 1];	/* calls that ended with 0, or that errno */
+} *storm;
+
+static void bump(unsigned long *counter)
+{
+	__atomic_add_fetch(counter, 1, __ATOMIC_RELAXED);
+}
 
 /*
  * Random numbers: splitmix64
  */
 
-static __thread uint64_t random_state;
+static __thread unsigned long long random_state;
 
-static uint64_t random_number(void)
+static unsigned long long random_number(void)
 {
-	uint64_t z = random_state += 0x9e3779b97f4a7c15;
+	unsigned long long z = random_state += 0x9e3779b97f4a7c15;
 
 	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
 	z = (z ^ z >> 27) * 0x94d049bb133111eb;
@@ -118,10 +142,10 @@ static bool is_compressed(enum content content)
 	return content == COMPRESSED || content == COMPRESSED_CUT || content == COMPRESSED_BROKEN;
 }
 
-/* Last of all changes to an image: from now on, it is of no use to this machine. */
+/* Makes an image unusable. Must be the last change to it. */
 static void disable(const struct image *image)
 {
-	struct elf64_hdr *hdr = (struct elf64_hdr *)image->bytes;
+	struct elf_hdr *hdr = (struct elf_hdr *)image->bytes;
 
 	hdr->e_machine = EM_NONE;
 }
@@ -131,7 +155,7 @@ static void put_random_bytes(char *at, size_t len, unsigned int changes)
 	while (changes--) {
 		char *byte = at + below(len);
 
-		/* What is near the old value leads astray in other ways. */
+		/* A value near the old one takes other paths. */
 		if (one_in(2))
 			*byte += one_in(2) ? 1 : -1;
 		else
@@ -139,13 +163,13 @@ static void put_random_bytes(char *at, size_t len, unsigned int changes)
 	}
 }
 
-/* Random bytes where the name is looked for. */
+/* Puts random bytes where the kernel looks for the name. */
 static void break_headers(const struct image *broken)
 {
-	struct elf64_hdr *hdr = (struct elf64_hdr *)broken->bytes;
-	struct elf64_shdr *sections = (struct elf64_shdr *)(broken->bytes + hdr->e_shoff);
-	struct elf64_shdr *module = find_section(broken, ".gnu.linkonce.this_module");
-	struct elf64_shdr *strings = &sections[hdr->e_shstrndx];
+	struct elf_hdr *hdr = (struct elf_hdr *)broken->bytes;
+	struct elf_shdr *sections = (struct elf_shdr *)(broken->bytes + hdr->e_shoff);
+	struct elf_shdr *module = find_section(broken, ".gnu.linkonce.this_module");
+	struct elf_shdr *strings = &sections[hdr->e_shstrndx];
 	struct {
 		void *at;
 		size_t len;
@@ -162,7 +186,7 @@ static void break_headers(const struct image *broken)
 	put_random_bytes(parts[i].at, parts[i].len, 1 + below(3));
 }
 
-/* What follows an image that is signed, if the rest of it means anything. */
+/* Appends a signature with random contents. */
 static struct image sign(const struct image *from)
 {
 	static const char marker[] = "~Module signature appended~\n";
@@ -170,7 +194,7 @@ static struct image sign(const struct image *from)
 	char *end = copy.bytes + copy.len;
 
 	put_random_bytes(copy.bytes + from->len, copy.len - from->len, 64);
-	/* A kind and a length that the kernel goes on with. */
+	/* A valid type and length: the kernel goes on to the contents. */
 	if (one_in(2)) {
 		memset(end - sizeof(marker) + 1 - 12, 0, 12);
 		end[-(long)sizeof(marker) + 1 - 10] = 2;
@@ -180,7 +204,7 @@ static struct image sign(const struct image *from)
 	return copy;
 }
 
-/* Random bytes in the magic number and in the headers of blocks: see compress(). */
+/* Puts random bytes into the magic number or the header of the first block, see compress(). */
 static void break_frame(const struct image *frame)
 {
 	size_t header = 9;
@@ -191,7 +215,7 @@ static void break_frame(const struct image *frame)
 		put_random_bytes(frame->bytes + header, 3, 1 + below(2));
 }
 
-/* Makes an image, whose file may be longer than what it has in memory. */
+/* Makes an image. Its file may be longer, see make_file(). */
 static struct image make_image(enum content content)
 {
 	struct image copy, other;
@@ -219,7 +243,7 @@ static struct image make_image(enum content content)
 		copy = copy_image(&image, image.len);
 		disable(&copy);
 		other = sign(&copy);
-		free(copy.bytes);
+		free_image(&copy);
 		return other;
 	case CUT:
 		return copy_image(&image, below(image.len));
@@ -231,7 +255,7 @@ static struct image make_image(enum content content)
 		copy = copy_image(&image, image.len);
 		disable(&copy);
 		other = compress(&copy);
-		free(copy.bytes);
+		free_image(&copy);
 		break_frame(&other);
 		return other;
 	case EMPTY:
@@ -251,27 +275,32 @@ static struct image make_image(enum content content)
  * Arguments
  */
 
-/* Two pages, the second of which cannot be touched. */
+/* Returns the last bytes, PAGE in number, before memory that cannot be accessed. */
 static char *page_before_hole(void)
 {
-	static char *page;
+	static char *hole;
+	size_t page = getpagesize();
 
-	if (page)
-		return page;
-	page = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (page == MAP_FAILED || mprotect(page + PAGE, PAGE, PROT_NONE))
-		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
-	return page;
+	if (!hole) {
+		hole = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			    -1, 0);
+		if (hole == MAP_FAILED)
+			die("mmap: %s\n", strerror(errno));
+		hole += page;
+		if (mprotect(hole, page, PROT_NONE))
+			die("mprotect: %s\n", strerror(errno));
+	}
+	return hole - PAGE;
 }
 
 static const char *random_bad_pointer(void)
 {
-	static const unsigned long pointers[] = {
-		0, 1, 8, 0xfff, 1UL << 46, 1UL << 47, 1UL << 63, ~0UL, ~0xfffUL, -4096UL,
+	static const unsigned long long pointers[] = {
+		0, 1, 8, 0xfff, 1ULL << 46, 1ULL << 47, 1ULL << 63, ~0ULL, ~0xfffULL, -4096ULL,
 		0xffff888000000000, 0xffffffff81000000,
 	};
 
-	return (const char *)pointers[below(ARRAY_SIZE(pointers))];
+	return (const char *)(uintptr_t)pointers[below(ARRAY_SIZE(pointers))];
 }
 
 struct arguments {
@@ -297,7 +326,7 @@ static struct arguments random_arguments(void)
 		memset(page, ' ', PAGE);
 		return (struct arguments){ page + below(PAGE + 1), true };
 	case 2:
-		/* The NUL is the last byte before it. */
+		/* The NUL is the last byte before the hole. */
 		memset(page, ' ', PAGE);
 		page[PAGE - 1] = '\0';
 		return (struct arguments){ page + below(PAGE), false };
@@ -318,7 +347,7 @@ static struct arguments random_arguments(void)
 }
 
 /*
- * What another thread does meanwhile
+ * Races with another thread
  */
 
 enum race {
@@ -337,17 +366,17 @@ static struct {
 	atomic_bool is_over;
 } other;
 
-/* The machine of the image is never touched. */
+/* Never changes the machine of the image. */
 static void change_header(void)
 {
-	struct elf64_hdr *hdr = (struct elf64_hdr *)image.bytes;
-	size_t first = offsetof(struct elf64_hdr, e_machine) + sizeof(hdr->e_machine);
+	struct elf_hdr *hdr = (struct elf_hdr *)image.bytes;
+	size_t first = offsetof(struct elf_hdr, e_machine) + sizeof(hdr->e_machine);
 
 	if (one_in(3))
 		put_random_bytes(other.bytes + first, sizeof(*hdr) - first, 1);
 	else
 		put_random_bytes(other.bytes + hdr->e_shoff, image.len - hdr->e_shoff, 1);
-	/* Otherwise, it would soon be all the same. */
+	/* Restore it now and then: few changes reach more code than many. */
 	if (one_in(4)) {
 		memcpy(other.bytes + first, image.bytes + first, sizeof(*hdr) - first);
 		memcpy(other.bytes + hdr->e_shoff, image.bytes + hdr->e_shoff,
@@ -358,20 +387,21 @@ static void change_header(void)
 static void *be_other_thread(void *seed)
 {
 	size_t name = find_name(&image) - image.bytes + strlen(MODULE_NAME) - 1;
+	size_t page = getpagesize();
 	unsigned int i;
 
 	random_state = (uintptr_t)seed;
 	for (i = 0; !other.is_over; i++) {
 		switch (other.race) {
 		case CHANGE_NAME:
-			/* From test_dedup to test_deduq, and back. */
+			/* MODULE_NAME and CHANGED_NAME differ in the last letter. */
 			__atomic_store_n(other.bytes + name, i % 2 ? 'p' : 'q', __ATOMIC_RELAXED);
 			break;
 		case CHANGE_HEADERS:
 			change_header();
 			break;
 		case PROTECT:
-			mprotect(other.bytes + below(other.size / PAGE) * PAGE, PAGE,
+			mprotect(other.bytes + below(other.size / page) * page, page,
 				 i % 2 ? PROT_NONE : PROT_READ | PROT_WRITE);
 			break;
 		case CLOSE:
@@ -381,7 +411,7 @@ static void *be_other_thread(void *seed)
 				dup2(other.fds[i % ARRAY_SIZE(other.fds)], other.fd);
 			break;
 		}
-		/* Calls are of very different lengths. */
+		/* The length of calls varies a lot. */
 		usleep(below(300));
 	}
 	return NULL;
@@ -414,41 +444,39 @@ static void stop_other_thread(void)
 static int caller_number, generation;
 static unsigned long call_number;
 
-/*
- * What a call may end with: what the loader says of images, files and names, what
- * deduplication adds, and what the init function was told to return.
- */
-static bool is_known(int err)
+/* Whether a call that this caller makes may end like that. */
+static bool is_known(int err, bool is_load)
 {
 	static const int known[] = {
 		0,
 		EBADF, EFAULT, EINVAL, EFBIG, ETXTBSY, ENOMEM,
-		EIO,		/* a file of the kernel is shorter than it says */
+		EIO,		/* a file of the kernel is shorter than its size */
 		ENOEXEC, EBADMSG,
-		ENOENT,		/* no such symbol, or module to unload */
-		EEXIST, EBUSY, EINTR,
+		ENOENT,		/* no such symbol, or no such module to unload */
+		EEXIST, EBUSY,
 		EAGAIN,		/* the module to unload is in use */
-		ENODEV,
+		ENODEV,		/* from the init function */
 	};
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(known); i++)
 		if (err == known[i])
 			return true;
-	return false;
+	/* Unlike a wait, module_mutex is not taken again after a signal. */
+	return err == EINTR && (caller_number % 2 == 0 || !is_load);
 }
 
-/* Takes the result of a call, and whether it may have been a success. */
-static void count(const char *what, long result, bool can_succeed)
+/* Counts a result, and reports one that is wrong. errno is that of the call. */
+static void count_result(const char *what, long result, bool is_load, bool can_succeed)
 {
 	int err = result ? errno : 0;
 
-	shared->ended[err]++;
-	if ((err || can_succeed) && is_known(err))
+	bump(&storm->ended[err]);
+	if ((err || can_succeed) && is_known(err, is_load))
 		return;
-	ksft_print_msg("seed %lu, process %d.%d, call %lu: %s ended with %d\n", seed,
-		       caller_number, generation, call_number, what, err);
-	shared->has_failed = true;
+	ksft_print_msg("process %d.%d, call %lu: %s ended with %d\n", caller_number, generation,
+		       call_number, what, err);
+	bump(&storm->bad_results);
 }
 
 static void call_finit(const char *what, int fd, int flags, bool can_succeed)
@@ -467,39 +495,35 @@ static void call_finit(const char *what, int fd, int flags, bool can_succeed)
 		flags = below(8);
 		break;
 	}
-	/* Where in a file one is, is nothing to its load. */
+	/* The file position makes no difference. */
 	if (one_in(4))
 		lseek(fd, below(1 << 20), SEEK_SET);
 	result = syscall(SYS_finit_module, fd, arguments.text, flags);
 	if (!result)
-		shared->loaded++;
-	count(what, result, can_succeed && !arguments.is_bad && !(flags & ~7));
+		bump(&storm->loaded);
+	count_result(what, result, true, can_succeed && !arguments.is_bad && !(flags & ~7));
 }
 
 /*
  * Files
  */
 
-/* One of each, which the callers share. */
-static char *files[NR_CONTENTS];
+/* One file of each content, for all callers. */
+static char files[NR_CONTENTS][PATH_MAX];
 
-/* Where it is remembered what compressed files hold, if that can be had. */
-static const char *compressed_folder = "/tmp";
-
-static char *make_file(enum content content)
+static void make_file(char path[PATH_MAX], enum content content)
 {
 	struct image from = make_image(content);
-	char *path = write_image_to(is_compressed(content) ? compressed_folder : "/tmp", &from);
 	off_t len = content == HUGE_SPARSE ? HUGE_LEN : LARGE_LEN;
 
+	write_image(path, &from);
 	if ((content == SPARSE_TAIL || content == SPARSE || content == HUGE_SPARSE) &&
 	    truncate(path, len))
-		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
-	free(from.bytes);
-	return path;
+		die("%s: %s\n", path, strerror(errno));
+	free_image(&from);
 }
 
-/* Often what is good, and the same: otherwise there is not much to wait for. */
+/* Often the same good image: other loads have little to wait for. */
 static enum content random_content(void)
 {
 	if (one_in(3))
@@ -511,17 +535,19 @@ static void load_file(void)
 {
 	enum content content = random_content();
 	bool is_own = one_in(3), can_succeed = can_be_loaded(content);
-	char *path = is_own ? make_file(content) : files[content];
 	int flags = is_compressed(content) ? MODULE_INIT_COMPRESSED_FILE : 0;
+	char own_path[PATH_MAX], *path = is_own ? own_path : files[content];
 	int mode = O_RDONLY, fd;
 
+	if (is_own)
+		make_file(own_path, content);
 	switch (below(16)) {
 	case 0:
 		mode = O_WRONLY;
 		can_succeed = false;
 		break;
 	case 1:
-		/* Can only succeed if somebody else loads it. */
+		/* Can only succeed by sharing another load. */
 		mode = O_RDWR;
 		break;
 	case 2:
@@ -535,15 +561,13 @@ static void load_file(void)
 	fd = open(path, mode | O_CLOEXEC);
 	if (is_own && one_in(2))
 		unlink(path);
-	/* Where somebody loads it at that time, it cannot be opened for writing. */
+	/* A file that is being loaded cannot be opened for writing. */
 	if (fd >= 0) {
 		call_finit(path, fd, flags, can_succeed);
 		close(fd);
 	}
-	if (is_own) {
+	if (is_own)
 		unlink(path);
-		free(path);
-	}
 }
 
 static void load_memfd(void)
@@ -555,7 +579,7 @@ static void load_memfd(void)
 	char path[64];
 
 	if (memfd < 0 || write(memfd, from.bytes, from.len) != (ssize_t)from.len)
-		ksft_exit_fail_msg("memfd: %s\n", strerror(errno));
+		die("memfd: %s\n", strerror(errno));
 	if (one_in(2)) {
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", memfd);
 		fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -563,10 +587,10 @@ static void load_memfd(void)
 	}
 	call_finit("memfd", fd, flags, can_be_loaded(content));
 	close(fd);
-	free(from.bytes);
+	free_image(&from);
 }
 
-/* What is no file of a module, or no file. */
+/* Files without a module, and file descriptors without a file. */
 static void load_other_fd(void)
 {
 	static const char * const paths[] = {
@@ -609,7 +633,7 @@ static void load_other_fd(void)
 		close(fds[1]);
 }
 
-/* The fd is closed, or becomes another file, at any time. */
+/* The fd is closed or becomes another file at any time. */
 static void load_closed_fd(void)
 {
 	int i, n = 1 + below(5);
@@ -637,15 +661,15 @@ static void call_init(const char *what, const void *bytes, size_t len, bool can_
 	long result = syscall(SYS_init_module, bytes, len, arguments.text);
 
 	if (!result)
-		shared->loaded++;
-	count(what, result, can_succeed && !arguments.is_bad);
+		bump(&storm->loaded);
+	count_result(what, result, true, can_succeed && !arguments.is_bad);
 }
 
-/* Less than the image has, or far more than there can be. */
+/* Returns less than the length of the image, or far more than can be allocated. */
 static size_t random_len(size_t len)
 {
 	static const size_t lens[] = {
-		0, 1, 63, 64, 65, HUGE_LEN, LONG_MAX, 1UL << 63, ~0UL, -PAGE,
+		0, 1, 63, 64, 65, (size_t)HUGE_LEN, LONG_MAX, LONG_MAX + 1UL, ~0UL, -PAGE,
 	};
 
 	return len && one_in(2) ? below(len) : lens[below(ARRAY_SIZE(lens))];
@@ -673,17 +697,18 @@ static void load_memory(void)
 	default:
 		call_init("image", from.bytes, from.len, can_succeed);
 	}
-	free(from.bytes);
+	free_image(&from);
 }
 
-/* The image is changed, or cannot be read, at any time. */
+/* The image changes or becomes unreadable at any time. */
 static void load_changing_memory(void)
 {
 	enum race race = below(PROTECT + 1);
+	size_t page = getpagesize();
 	int i, n = 1 + below(5);
 	struct image copy;
 
-	other.size = (image.len + PAGE - 1) / PAGE * PAGE;
+	other.size = (image.len + page - 1) / page * page;
 	other.bytes = mmap(NULL, other.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 			   -1, 0);
 	if (other.bytes == MAP_FAILED)
@@ -720,7 +745,8 @@ static void unload(void)
 		name = "";
 		break;
 	}
-	count("delete_module", syscall(SYS_delete_module, name, one_in(4) ? 0 : O_NONBLOCK), true);
+	count_result("delete_module",
+		     syscall(SYS_delete_module, name, one_in(4) ? 0 : O_NONBLOCK), false, true);
 }
 
 static void (*const calls[NR_CALLS])(void) = {
@@ -730,28 +756,35 @@ static void (*const calls[NR_CALLS])(void) = {
 
 static pid_t start_caller(int number, int new_generation)
 {
-	pid_t pid = fork();
+	struct sigaction sa = {
+		.sa_handler = on_signal,
+		.sa_flags = number % 2 ? SA_RESTART : 0,
+	};
+	pid_t pid;
 
-	if (pid < 0)
-		ksft_exit_fail_msg("fork: %s\n", strerror(errno));
+	/* A child inherits it, so not even its first signal ends it. */
+	sigaction(SIGUSR1, &sa, NULL);
+	pid = fork_child();
 	if (pid)
 		return pid;
-	/* Nobody is left to disturb other tests, whatever happens here. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	caller_number = number;
 	generation = new_generation;
-	random_state = seed + number * 1000003UL + generation;
-	while (!shared->is_over) {
+	random_state = storm->seed + number * 1000003UL + generation;
+	while (!storm->is_over) {
 		int kind = below(NR_CALLS);
 
 		call_number++;
 		calls[kind]();
-		shared->made[kind]++;
+		bump(&storm->made[kind]);
 	}
 	_exit(0);
 }
 
-/* Lets go on whatever is held by its init function. */
+/*
+ * The storm
+ */
+
+/* Releases all modules that are held by their init function. */
 static void release_all(void)
 {
 	char path[PATH_MAX];
@@ -763,231 +796,231 @@ static void release_all(void)
 	}
 }
 
-static bool has_ended(pid_t pid, int *status)
+static bool is_reaped(pid_t pid, int *status)
 {
 	release_all();
 	return waitpid(pid, status, WNOHANG) == pid;
 }
 
-/* Whether a caller ended as it was to. */
-static bool reap(pid_t pid, bool is_killed)
+/* Waits for a caller to end, and counts one that ends in another way than it should. */
+static void end_caller(pid_t pid, bool is_killed)
 {
 	int status;
 
-	wait_until(has_ended(pid, &status), "process %d hangs\n", pid);
+	wait_until(is_reaped(pid, &status), "process %d hangs\n", pid);
 	if (is_killed && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
-		return true;
+		return;
 	if (WIFEXITED(status) && !WEXITSTATUS(status))
-		return true;
+		return;
 	ksft_print_msg("process %d ended with status %#x\n", pid, status);
-	return false;
+	storm->nr_bad_ends++;
 }
 
-/*
- * What happens
- */
-
-struct counts {
-	unsigned long modules;		/* that were loaded */
-	unsigned long loads, owned, same_file, same_name, late, from_memory, left;
-	unsigned long waits, interrupted;
+/* Must increase, or the storm has missed what it is for. */
+static const enum dedup_counter varied_counters[] = {
+	PERFORMED, SAME_FILE, SAME_NAME, ALREADY_LOADED, FROM_MEMORY, ABORTED, WAITS,
+	WAITS_INTERRUPTED,
 };
 
-static struct counts read_counts(void)
+static bool has_variety(void)
 {
-	char *text = read_text(DEDUP, SIZE_MAX);
-	struct counts counts = {
-		.modules = read_counter("modcount"),
-		.loads = number_of(text, "loads"),
-		.owned = number_of(text, "owned"),
-		.same_file = number_of(text, "same_file"),
-		.same_name = number_of(text, "same_name"),
-		.late = number_of(text, "late"),
-		.from_memory = number_of(text, "from_memory"),
-		.left = number_of(text, "left"),
-		.waits = number_of(text, "waits"),
-		.interrupted = number_of(text, "waits_interrupted"),
-	};
+	struct counters change = counters_since(&storm->before);
+	bool has = storm->loaded;
+	unsigned int i;
 
-	free(text);
-	return counts;
-}
-
-/* Whether enough happened since then for the rest to say anything. */
-static bool all_happened(const struct counts *before)
-{
-	struct counts after = read_counts();
-	bool ok = shared->loaded && after.waits > before->waits &&
-		  after.interrupted > before->interrupted && after.owned > before->owned &&
-		  after.same_file > before->same_file && after.same_name > before->same_name &&
-		  after.late > before->late && after.from_memory > before->from_memory;
-	int i;
-
+	for (i = 0; i < ARRAY_SIZE(varied_counters); i++)
+		has &= change.dedup[varied_counters[i]] > 0;
 	for (i = 0; i < NR_CALLS; i++)
-		ok &= shared->made[i] > 0;
-	return ok;
+		has &= storm->made[i] > 0;
+	return has;
 }
 
-/* What there was besides calls. */
-struct outcome {
-	bool all_ended;
-	unsigned int killed;
-	int complaints;		/* of the kernel, of what cannot be read */
-};
-
-/* Lets them call for so long, or longer until everything has happened, and disturbs them. */
-static struct outcome run(int seconds, const struct counts *before)
+/* Sends a random signal. */
+static void disturb(pid_t pid, int caller)
 {
-	struct outcome outcome = { .all_ended = true };
+	if (caller % 2 && one_in(2)) {
+		kill(pid, SIGSTOP);
+		usleep(below(3000));
+		kill(pid, SIGCONT);
+	} else {
+		kill(pid, SIGUSR1);
+	}
+}
+
+/* Lets callers run for a time, or longer until there was some of everything. */
+static void run_storm(int seconds)
+{
 	double end = now() + seconds;
 	int log = open_log();
 	pid_t pids[NR_CALLERS];
 	int i;
 
+	storm->before = read_counters();
 	for (i = 0; i < NR_CALLERS; i++)
 		pids[i] = start_caller(i, 0);
-	while (now() < end || (now() < end + DEADLINE_S && !all_happened(before))) {
+	while (now() < end || (now() < end + DEADLINE_S && !has_variety())) {
 		usleep(below(20000));
 		i = below(NR_CALLERS);
 		if (one_in(3))
 			release_all();
 		if (one_in(3))
-			kill(pids[i], SIGUSR1);
+			disturb(pids[i], i);
 		if (one_in(50)) {
 			kill(pids[i], SIGKILL);
-			outcome.all_ended &= reap(pids[i], true);
-			pids[i] = start_caller(i, ++outcome.killed);
+			end_caller(pids[i], true);
+			pids[i] = start_caller(i, ++storm->nr_killed);
 		}
-		/* The log does not keep everything for long. */
-		outcome.complaints += count_in_log(log, "not supported for file");
+		/* The log is short: read it often. */
+		storm->nr_complaints += count_in_log(log, "not supported for file");
 	}
-	shared->is_over = true;
+	storm->is_over = true;
 	for (i = 0; i < NR_CALLERS; i++)
-		outcome.all_ended &= reap(pids[i], false);
+		end_caller(pids[i], false);
 	close(log);
-	return outcome;
-}
-
-/*
- * What is left
- */
-
-/*
- * Nobody is left, so that every load was counted as one kind or another. Each that
- * returned 0 made a module, or shared one; somebody who was killed did not tell.
- */
-static bool add_up(const struct counts *before, const struct counts *after, unsigned int killed)
-{
-	unsigned long modules = after->modules - before->modules;
-	unsigned long shared_ones = after->same_file - before->same_file;
-	unsigned long loaded = shared->loaded;
-
-	ksft_print_msg("%lu loads: %lu owned, %lu same_file, %lu same_name, %lu late\n",
-		       after->loads, after->owned, after->same_file, after->same_name,
-		       after->late);
-	ksft_print_msg("%lu from_memory, %lu left; %lu waits, %lu interrupted\n",
-		       after->from_memory, after->left, after->waits, after->interrupted);
-	ksft_print_msg("%lu modules loaded, %lu calls told so, %u killed\n", modules, loaded,
-		       killed);
-	return after->loads == after->owned + after->same_file + after->same_name + after->late +
-			       after->from_memory + after->left &&
-	       after->interrupted <= after->waits &&
-	       modules <= loaded + killed && loaded <= modules + shared_ones;
+	storm->after = read_counters();
 }
 
 static void print_results(void)
 {
+	unsigned int i;
 	int err;
 
 	for (err = 0; err <= MAX_ERRNO; err++)
-		if (shared->ended[err])
-			ksft_print_msg("%6lu calls ended with %d (%s)\n", shared->ended[err], err,
+		if (storm->ended[err])
+			ksft_print_msg("%6lu calls ended with %d (%s)\n", storm->ended[err], err,
 				       strerror(err));
+	for (i = 0; i < NR_DEDUP_COUNTERS; i++)
+		ksft_print_msg("%6lu %s\n", storm->after.dedup[i] - storm->before.dedup[i],
+			       dedup_counter_names[i]);
+	ksft_print_msg("%6u callers killed\n", storm->nr_killed);
 }
 
-static bool can_all_be_loaded(void)
+/*
+ * Tests
+ */
+
+FIXTURE(storm)
 {
-	struct load loads[] = {
+};
+
+FIXTURE_SETUP(storm)
+{
+	const char *text = getenv("DEDUP_SECONDS");
+	int seconds = text ? atoi(text) : is_quick() ? 5 : 20;
+	unsigned int i;
+
+	image = read_module(MODULE_NAME);
+	user_image = read_module(USER_NAME);
+	use_own_tmp();
+	random_state = storm->seed;
+	for (i = 0; i < NR_CONTENTS; i++)
+		make_file(files[i], i);
+	for (i = 0; i < ARRAY_SIZE(names); i++)
+		unload_leftover(names[i]);
+	if (!storm->has_begun) {
+		storm->has_begun = true;
+		ksft_print_msg("DEDUP_SECONDS=%d DEDUP_SEED=%lu\n", seconds, storm->seed);
+		run_storm(seconds);
+		print_results();
+		storm->is_complete = true;
+	}
+	ASSERT_TRUE(storm->is_complete)
+		TH_LOG("the storm has failed, see the first test");
+}
+
+FIXTURE_TEARDOWN_PARENT(storm)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++)
+		unload_leftover(names[i]);
+}
+
+/* All callers have ended: as told, or killed. */
+TEST_F_TIMEOUT(storm, callers_end, TEST_LIMIT_S)
+{
+	EXPECT_EQ(0, storm->nr_bad_ends);
+}
+
+/* No call has loaded what cannot be loaded, or failed with an odd error. */
+TEST_F_TIMEOUT(storm, results, TEST_LIMIT_S)
+{
+	EXPECT_EQ(0, storm->bad_results);
+}
+
+/* The kernel checks a file before it tries to read it. */
+TEST_F_TIMEOUT(storm, no_complaints, TEST_LIMIT_S)
+{
+	EXPECT_EQ(0, storm->nr_complaints);
+}
+
+TEST_F_TIMEOUT(storm, nothing_pending, TEST_LIMIT_S)
+{
+	EXPECT_TRUE(is_idle());
+}
+
+/*
+ * Each load has one end. Each success has loaded a module or shared another success;
+ * a caller that was killed may have had one more.
+ */
+TEST_F_TIMEOUT(storm, counters, TEST_LIMIT_S)
+{
+	const unsigned long *after = storm->after.dedup, *before = storm->before.dedup;
+	unsigned long modules = storm->after.mod[MODCOUNT] - storm->before.mod[MODCOUNT];
+
+	EXPECT_EQ(after[LOADS], after[PERFORMED] + after[SAME_FILE] + after[SAME_NAME] +
+				after[ALREADY_LOADED] + after[FROM_MEMORY] + after[ABORTED]);
+	EXPECT_LE(after[WAITS_INTERRUPTED], after[WAITS]);
+	EXPECT_LE(modules, storm->loaded + storm->nr_killed);
+	EXPECT_LE(storm->loaded, modules + after[SAME_FILE] - before[SAME_FILE]);
+}
+
+/* There were calls of each kind, and loads with each end. */
+TEST_F_TIMEOUT(storm, variety, TEST_LIMIT_S)
+{
+	unsigned int i;
+
+	EXPECT_LT(0, storm->loaded);
+	for (i = 0; i < NR_CALLS; i++) {
+		EXPECT_LT(0, storm->made[i])
+			TH_LOG("no call of kind %u", i);
+	}
+	for (i = 0; i < ARRAY_SIZE(varied_counters); i++) {
+		enum dedup_counter counter = varied_counters[i];
+
+		EXPECT_LT(storm->before.dedup[counter], storm->after.dedup[counter])
+			TH_LOG("%s has not increased", dedup_counter_names[counter]);
+	}
+}
+
+TEST_F_TIMEOUT(storm, modules_loadable, TEST_LIMIT_S)
+{
+	const struct load loads[] = {
 		{ .path = files[GOOD], .args = "" },
 		{ .path = files[COMPRESSED], .args = "", .flags = MODULE_INIT_COMPRESSED_FILE },
 		{ .image = &image, .args = "" },
 	};
 	unsigned int i;
-	bool ok = true;
-	int err;
 
-	for (i = 0; i < ARRAY_SIZE(names); i++)
-		must_unload(names[i]);
 	for (i = 0; i < ARRAY_SIZE(loads); i++) {
-		err = do_load(&loads[i]);
-		if (err || !is_live(MODULE_NAME)) {
-			ksft_print_msg("load %u ended with %d\n", i, err);
-			ok = false;
-		}
+		EXPECT_EQ(0, do_load(&loads[i]))
+			TH_LOG("load %u", i);
+		EXPECT_TRUE(is_live(MODULE_NAME));
 		must_unload(MODULE_NAME);
 	}
-	return ok;
-}
-
-static void prepare(char **argv)
-{
-	struct sigaction sa = { .sa_handler = on_signal };
-	char path[PATH_MAX];
-	unsigned int i;
-
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-		      -1, 0);
-	if (shared == MAP_FAILED)
-		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
-	module_path(path, argv, MODULE_NAME);
-	image = read_image(path);
-	module_path(path, argv, USER_NAME);
-	user_image = read_image(path);
-	use_own_tmp();
-	if (mount_xfs("/tmp/xfs"))
-		compressed_folder = "/tmp/xfs";
-	random_state = seed;
-	for (i = 0; i < NR_CONTENTS; i++)
-		files[i] = make_file(i);
-	for (i = 0; i < ARRAY_SIZE(names); i++)
-		must_unload(names[i]);
-	/* No SA_RESTART: calls are to return. */
-	sigaction(SIGUSR1, &sa, NULL);
 }
 
 int main(int argc, char **argv)
 {
-	int seconds = argc > 2 ? atoi(argv[2]) : is_quick() ? 5 : 20;
-	struct counts before, after;
-	struct outcome outcome;
+	const char *seed = getenv("DEDUP_SEED");
 
-	ksft_print_header();
-	need_root_and_stats();
-	if (access(DEDUP, F_OK) || access(DEDUP_MODE, F_OK))
-		ksft_exit_skip("needs CONFIG_MODULE_DEDUP_RUST\n");
-	if (!file_says(DEDUP_MODE, "full\n"))
-		ksft_exit_skip("needs module.dedup=full\n");
-	if (argc > 3)
-		seed = strtoul(argv[3], NULL, 0);
-	else if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
-		ksft_exit_fail_msg("getrandom: %s\n", strerror(errno));
-	ksft_print_msg("%d seconds, seed %lu\n", seconds, seed);
-	prepare(argv);
-
-	ksft_set_plan(6);
-	before = read_counts();
-	outcome = run(seconds, &before);
-	after = read_counts();
-	print_results();
-	ksft_test_result(outcome.all_ended && !shared->has_failed,
-			 "random loads: nobody hangs, loads what cannot be, or gets an odd error\n");
-	/* It refuses what it cannot read before it tries to. */
-	ksft_test_result(!outcome.complaints,
-			 "the kernel does not complain of what it was given\n");
-	ksft_test_result(file_says(PENDING, ""), "nothing is pending afterwards\n");
-	ksft_test_result(add_up(&before, &after, outcome.killed), "the counters add up\n");
-	ksft_test_result(all_happened(&before),
-			 "there were calls of each kind, and loads of each end\n");
-	ksft_test_result(can_all_be_loaded(), "modules can be loaded and unloaded\n");
-	ksft_finished();
+	need_stats();
+	need_dedup();
+	need_mode("full");
+	storm = alloc_shared(sizeof(*storm));
+	if (seed)
+		storm->seed = strtoul(seed, NULL, 0);
+	else if (getrandom(&storm->seed, sizeof(storm->seed), 0) != sizeof(storm->seed))
+		die("getrandom: %s\n", strerror(errno));
+	return test_harness_run(argc, argv);
 }
