@@ -5,8 +5,8 @@
 // Nothing here compares keys or prints names.
 #![allow(dead_code)]
 
-#[path = "../../../../kernel/module/dedup/key.rs"]
-mod key;
+#[path = "../../../../kernel/module/dedup/target.rs"]
+mod target;
 // Its own tests use the prelude.
 #[allow(unused_imports)]
 #[path = "../../../../kernel/module/dedup/peek.rs"]
@@ -17,5 +17,5 @@ mod oracle;
 mod property;
 mod relaid;
 
-pub use oracle::{check, Class};
+pub use oracle::{check, Kind, KINDS};
 pub use relaid::{relaid, RELAID_MODULE_SIZE};

@@ -1,36 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What [`check`] asks, of every module that the build made, and of mutations of them.
+//! Applies [`check`] to every module that the build made, and to mutations of them.
 //!
 //! The modules are in the folder that the environment variable `MODULES` names. They are mutated as
-//! they are, and [relaid] in both classes, with few and with many sections behind the module's.
-//! A mutation is known by the image and its number, which seeds the random numbers.
+//! they are, and [relaid] in all [kinds](KINDS), with few and with many sections behind the
+//! module's. A mutation is known by the image and its number, which seeds the random numbers.
 
 use fastrand::Rng;
 use object::{
     elf,
     read::elf::{FileHeader, SectionHeader},
-    NativeEndian,
+    Endian, Endianness,
 };
 use std::{env, fs, ops::Range, panic, path::PathBuf};
 
 use crate::{
-    oracle::{check, Class, MODULE_SECTION, NAME_OFFSET},
+    oracle::{check, Class, Kind, KINDS, MODULE_SECTION, NAME_OFFSET},
     relaid::{relaid, RELAID_MODULE_SIZE},
 };
 
-/// How many mutations are made of all modules together: of each of the images below.
+/// The number of mutations of all modules together, for each of the images below.
 const MUTATIONS: usize = 500_000;
 
-/// The images that are made of one module, apart from itself.
-const RELAID: [(Class, usize); 6] = [
-    (Class::Elf32, 0),
-    (Class::Elf32, 40),
-    (Class::Elf32, 300),
-    (Class::Elf64, 0),
-    (Class::Elf64, 40),
-    (Class::Elf64, 300),
-];
+/// The sections that images made of a module have behind the module's.
+const BEHIND: [usize; 3] = [0, 40, 300];
+
+/// The kind of the modules of this machine's kernel.
+const NATIVE: Kind = Kind {
+    class: Class::Elf64,
+    order: if cfg!(target_endian = "big") {
+        Endianness::Big
+    } else {
+        Endianness::Little
+    },
+};
 
 /// The modules: their names, as their files have them, and their images.
 fn modules() -> Vec<(String, Vec<u8>)> {
@@ -55,7 +58,7 @@ fn modules() -> Vec<(String, Vec<u8>)> {
 /// An image to be mutated, and where the parts of it lie that are worth it.
 struct Subject {
     what: String,
-    class: Class,
+    kind: Kind,
     image: Vec<u8>,
     module_size: u64,
     /// The header of a section is this long.
@@ -72,40 +75,39 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(what: String, class: Class, image: Vec<u8>) -> Self {
-        match class {
-            Class::Elf32 => Self::parse::<elf::FileHeader32<NativeEndian>>(what, class, image),
-            Class::Elf64 => Self::parse::<elf::FileHeader64<NativeEndian>>(what, class, image),
+    fn new(what: String, kind: Kind, image: Vec<u8>) -> Self {
+        match kind.class {
+            Class::Elf32 => Self::parse::<elf::FileHeader32<Endianness>>(what, kind, image),
+            Class::Elf64 => Self::parse::<elf::FileHeader64<Endianness>>(what, kind, image),
         }
     }
 
-    fn parse<Elf: FileHeader<Endian = NativeEndian>>(
+    fn parse<Elf: FileHeader<Endian = Endianness>>(
         what: String,
-        class: Class,
+        kind: Kind,
         image: Vec<u8>,
     ) -> Self {
+        let order = kind.order;
         let data = &image[..];
         let header = Elf::parse(data).unwrap();
-        let sections = header.sections(NativeEndian, data).unwrap();
-        let (index, module) = sections
-            .section_by_name(NativeEndian, MODULE_SECTION)
-            .unwrap();
-        let names_index = usize::from(header.e_shstrndx(NativeEndian).0);
+        let sections = header.sections(order, data).unwrap();
+        let (index, module) = sections.section_by_name(order, MODULE_SECTION).unwrap();
+        let names_index = usize::from(header.e_shstrndx(order).0);
         let names = sections.iter().nth(names_index).unwrap();
 
         let entry = size_of::<Elf::SectionHeader>();
-        let table: u64 = header.e_shoff(NativeEndian).into();
+        let table: u64 = header.e_shoff(order).into();
         let table = table as usize..table as usize + sections.len() * entry;
         let header_at = |i| table.start + i * entry..table.start + (i + 1) * entry;
-        let (start, size) = names.file_range(NativeEndian).unwrap();
+        let (start, size) = names.file_range(order).unwrap();
         let names = start as usize..(start + size) as usize;
-        let section_name = names.start + module.sh_name(NativeEndian) as usize;
-        let (offset, module_size) = module.file_range(NativeEndian).unwrap();
+        let section_name = names.start + module.sh_name(order) as usize;
+        let (offset, module_size) = module.file_range(order).unwrap();
         let name = (offset + NAME_OFFSET) as usize;
 
         Self {
             what,
-            class,
+            kind,
             module_size,
             entry,
             module_header: header_at(index.0),
@@ -118,7 +120,7 @@ impl Subject {
         }
     }
 
-    /// A part of the image. What peek.rs looks at is more likely than anything else.
+    /// Returns a part of the image: most often one that peek.rs reads.
     fn part(&self, rng: &mut Rng) -> Range<usize> {
         match rng.u32(0..16) {
             0..3 => 0..64,
@@ -182,10 +184,11 @@ impl Subject {
                 // Numbers are aligned to their sizes.
                 let size = 1 << rng.u32(1..4);
                 let at = part.start + (at - part.start) / size * size;
+                let order = self.kind.order;
                 let bytes = match size {
-                    2 => (number as u16).to_ne_bytes().to_vec(),
-                    4 => (number as u32).to_ne_bytes().to_vec(),
-                    _ => number.to_ne_bytes().to_vec(),
+                    2 => order.write_u16(number as u16).to_vec(),
+                    4 => order.write_u32(number as u32).to_vec(),
+                    _ => order.write_u64(number).to_vec(),
                 };
 
                 self.set(at, &bytes, undo);
@@ -227,7 +230,7 @@ impl Subject {
             len = len.min(self.mutate(&mut rng, &mut undo));
         }
         let image = &self.image[..len];
-        let found = panic::catch_unwind(|| check(image, self.class, self.module_size))
+        let found = panic::catch_unwind(|| check(image, self.kind, self.module_size))
             .unwrap_or_else(|_| panic!("that was mutation {number} of {}", self.what));
         for (at, bytes) in undo.into_iter().rev() {
             self.image[at..at + bytes.len()].copy_from_slice(&bytes);
@@ -259,8 +262,8 @@ fn mutations(mut subjects: Vec<Subject>) {
 #[test]
 fn modules_as_they_are() {
     for (name, image) in modules() {
-        let subject = Subject::new(name.clone(), Class::Elf64, image);
-        let peeked = check(&subject.image, subject.class, subject.module_size);
+        let subject = Subject::new(name.clone(), NATIVE, image);
+        let peeked = check(&subject.image, subject.kind, subject.module_size);
 
         assert_eq!(peeked.as_deref(), Some(name.as_bytes()), "{name}");
         println!(
@@ -276,7 +279,7 @@ fn mutated_modules() {
     mutations(
         modules()
             .into_iter()
-            .map(|(name, image)| Subject::new(name, Class::Elf64, image))
+            .map(|(name, image)| Subject::new(name, NATIVE, image))
             .collect(),
     );
 }
@@ -284,9 +287,9 @@ fn mutated_modules() {
 #[test]
 fn relaid_modules() {
     for (name, image) in modules() {
-        for class in [Class::Elf32, Class::Elf64] {
-            let image = relaid(&image, class, 0).unwrap();
-            let peeked = check(&image, class, RELAID_MODULE_SIZE as u64);
+        for kind in KINDS {
+            let image = relaid(&image, kind, 0).unwrap();
+            let peeked = check(&image, kind, RELAID_MODULE_SIZE as u64);
 
             assert_eq!(peeked.as_deref(), Some(name.as_bytes()), "{name}");
         }
@@ -298,12 +301,14 @@ fn mutated_relaid_modules() {
     let mut subjects = Vec::new();
 
     for (name, image) in modules() {
-        for (class, behind) in RELAID {
-            subjects.push(Subject::new(
-                format!("{name}, {class:?} with {behind} more sections"),
-                class,
-                relaid(&image, class, behind).unwrap(),
-            ));
+        for kind in KINDS {
+            for behind in BEHIND {
+                subjects.push(Subject::new(
+                    format!("{name}, {kind:?} with {behind} more sections"),
+                    kind,
+                    relaid(&image, kind, behind).unwrap(),
+                ));
+            }
         }
     }
     mutations(subjects);

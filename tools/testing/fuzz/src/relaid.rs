@@ -1,40 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A module as small as possible, of either class.
+//! A module as small as possible, of any kind.
 
 use object::{
     elf,
     read::elf::{FileHeader, SectionHeader},
-    NativeEndian,
+    Endian, Endianness, NativeEndian,
 };
 
-use crate::oracle::{Class, MODULE_SECTION};
+use crate::oracle::{Class, Kind, MODULE_SECTION};
 
-/// What is left of the `struct module`: its beginning, with the name.
+/// The bytes that are kept of the `struct module`: its beginning, with the name.
 pub const RELAID_MODULE_SIZE: usize = 128;
 
 /// Writes numbers one behind the other, as the headers of ELF have them.
 struct Writer {
-    class: Class,
+    kind: Kind,
     bytes: Vec<u8>,
 }
 
 impl Writer {
     fn half(&mut self, value: u16) -> &mut Self {
-        self.bytes.extend(value.to_ne_bytes());
+        self.bytes.extend(self.kind.order.write_u16(value));
         self
     }
 
     fn word(&mut self, value: u32) -> &mut Self {
-        self.bytes.extend(value.to_ne_bytes());
+        self.bytes.extend(self.kind.order.write_u32(value));
         self
     }
 
     /// A number whose size is that of an address.
     fn wide(&mut self, value: u64) -> &mut Self {
-        match self.class {
-            Class::Elf32 => self.bytes.extend((value as u32).to_ne_bytes()),
-            Class::Elf64 => self.bytes.extend(value.to_ne_bytes()),
+        let order = self.kind.order;
+
+        match self.kind.class {
+            Class::Elf32 => self.bytes.extend(order.write_u32(value as u32)),
+            Class::Elf64 => self.bytes.extend(order.write_u64(value)),
         }
         self
     }
@@ -42,7 +44,7 @@ impl Writer {
 
 /// Writes `module`, which is of 64 bit, anew: the file header, what is left of the section of the
 /// module, the names of sections, and their headers, with `behind` more of them at the end.
-pub fn relaid(module: &[u8], class: Class, behind: usize) -> Option<Vec<u8>> {
+pub fn relaid(module: &[u8], kind: Kind, behind: usize) -> Option<Vec<u8>> {
     type Elf = elf::FileHeader64<NativeEndian>;
 
     let header = Elf::parse(module).ok()?;
@@ -57,7 +59,7 @@ pub fn relaid(module: &[u8], class: Class, behind: usize) -> Option<Vec<u8>> {
         .data(NativeEndian, module)
         .ok()?;
 
-    let (file_header, section_header, ident) = match class {
+    let (file_header, section_header, class) = match kind.class {
         Class::Elf32 => (52, 40, elf::ELFCLASS32),
         Class::Elf64 => (64, 64, elf::ELFCLASS64),
     };
@@ -65,10 +67,14 @@ pub fn relaid(module: &[u8], class: Class, behind: usize) -> Option<Vec<u8>> {
     let table_at = (strings_at + strings.len()).next_multiple_of(8);
 
     let mut to = Writer {
-        class,
+        kind,
         bytes: module[..16].to_vec(),
     };
-    to.bytes[4] = ident.0;
+    to.bytes[4] = class.0;
+    to.bytes[5] = match kind.order {
+        Endianness::Little => elf::ELFDATA2LSB.0,
+        Endianness::Big => elf::ELFDATA2MSB.0,
+    };
     to.half(header.e_type(NativeEndian).0)
         .half(header.e_machine(NativeEndian).0)
         .word(header.e_version(NativeEndian))

@@ -9,7 +9,13 @@ pub mod fmt {
     pub use std::fmt::{Display, Formatter, Result, Write};
 }
 
+pub mod module_list {
+    pub const MODULE_NAME_LEN: usize = 64 - size_of::<usize>();
+}
+
 pub mod str {
+    pub use std::ffi::CStr;
+
     /// Bytes to be shown to people.
     pub struct BStr;
 

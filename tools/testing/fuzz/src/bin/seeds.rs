@@ -2,7 +2,7 @@
 
 //! Writes the images that fuzzing begins with: `seeds FOLDER MODULE...`
 
-use module_dedup_peek::{relaid, Class};
+use module_dedup_peek::{relaid, KINDS};
 use std::{env, fs, path::Path};
 
 fn main() {
@@ -13,10 +13,15 @@ fn main() {
         let image = fs::read(&module).expect("the module can be read");
         let name = Path::new(&module).file_stem().expect("a module is a file");
 
-        for class in [Class::Elf32, Class::Elf64] {
+        for kind in KINDS {
             for behind in [0, 60] {
-                let file = format!("{}-{class:?}-{behind}", name.to_string_lossy());
-                let seed = relaid(&image, class, behind).expect("the module is one of kbuild's");
+                let file = format!(
+                    "{}-{:?}-{:?}-{behind}",
+                    name.to_string_lossy(),
+                    kind.class,
+                    kind.order
+                );
+                let seed = relaid(&image, kind, behind).expect("the module is one of kbuild's");
 
                 fs::write(Path::new(&folder).join(file), seed).expect("the folder can be written");
             }
