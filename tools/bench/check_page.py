@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Shows a page in headless Chromium and fails on what a reader would stumble over."""
+"""Open a page in headless Chromium and check layout, text alternatives, ids and print colours."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-# What has no name for who does not see it.
+# Pictures without a text alternative.
 NAMELESS = """() => [...document.querySelectorAll('svg, img')].filter(picture => {
     const ids = (picture.getAttribute('aria-labelledby') || '').split(' ');
     const words = ids.map(id => document.getElementById(id)?.textContent.trim() || '');
@@ -16,7 +16,7 @@ NAMELESS = """() => [...document.querySelectorAll('svg, img')].filter(picture =>
         : picture.getAttribute('role') !== 'img' || !words.every(word => word);
 }).length"""
 
-# A name that two elements have leads to the wrong one.
+# Duplicate ids: a reference finds the first element only.
 TWICE = """() => {
     const ids = [...document.querySelectorAll('[id]')].map(element => element.id);
     return ids.filter((id, index) => ids.indexOf(id) !== index);
@@ -24,15 +24,15 @@ TWICE = """() => {
 
 WIDTH = "() => document.documentElement.scrollWidth"
 
-# A4 within the margins of page.css, in pixels of CSS.
+# Width of A4 without the margins set in page.css, in CSS pixels.
 PAPER = round((210 - 2 * 12) / 25.4 * 96)
 
-# On paper nobody scrolls: what a box cuts off counts too.
+# Elements wider than the paper. Content that a scrolling box hides is lost in print, so it counts.
 CUT = """(paper) => [...document.querySelectorAll('body *')].filter(element =>
     !element.ownerSVGElement && element.getBoundingClientRect().right > paper + 1
 ).map(element => element.tagName.toLowerCase())"""
 
-# The properties of :root, by name.
+# Custom properties of :root, by name.
 COLOURS = """() => {
     const style = getComputedStyle(document.documentElement);
     const names = [...document.styleSheets]
@@ -43,23 +43,23 @@ COLOURS = """() => {
 }"""
 
 
-def look(page: Page, address: str, width: int, pictures: int) -> list[str]:
+def check_screen(page: Page, address: str, width: int, pictures: int) -> list[str]:
     page.set_viewport_size({"width": width, "height": 800})
     page.goto(address)
     found = []
     if (wide := page.evaluate(WIDTH)) > width:
-        found.append(f"it is {wide} pixels wide on a screen of {width}")
+        found.append(f"the page is {wide} pixels wide on a screen of {width}")
     if nameless := page.evaluate(NAMELESS):
         found.append(f"{nameless} pictures have no text alternative")
     if twice := page.evaluate(TWICE):
         found.append(f"ids are not unique: {' '.join(twice[:5])}")
-    if (there := page.locator("svg").count()) < pictures:
-        found.append(f"it has {there} pictures, and {pictures} are wanted")
+    if (count := page.locator("svg").count()) < pictures:
+        found.append(f"the page has {count} pictures, expected at least {pictures}")
     return found
 
 
-def look_at_print(page: Page, address: str) -> tuple[list[str], dict[str, str]]:
-    """What is wrong on A4, and the colours there."""
+def check_print(page: Page, address: str) -> tuple[list[str], dict[str, str]]:
+    """Return the problems found on A4, and the colours used there."""
     page.set_viewport_size({"width": PAPER, "height": 1000})
     page.emulate_media(media="print")
     page.goto(address)
@@ -71,9 +71,11 @@ def look_at_print(page: Page, address: str) -> tuple[list[str], dict[str, str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--chromium", required=True)
-    parser.add_argument("--pictures", type=int, default=1, help="the least number of them")
-    parser.add_argument("--screenshots", type=Path, help="folder")
+    parser.add_argument(
+        "--pictures", type=int, default=1, help="minimum number of pictures (default: 1)"
+    )
+    parser.add_argument("--screenshots", type=Path, help="save screenshots to this folder")
+    parser.add_argument("--chromium", required=True, help="path of the Chromium binary")
     parser.add_argument("page", type=Path)
     arguments = parser.parse_args()
 
@@ -81,7 +83,7 @@ def main() -> int:
     address = arguments.page.resolve().as_uri()
     printed: dict[str, dict[str, str]] = {}
     with sync_playwright() as playwright:
-        # Chromium as root has no sandbox; the page is our own.
+        # Chromium refuses to sandbox as root. The page is our own.
         browser = playwright.chromium.launch(
             executable_path=arguments.chromium, args=["--no-sandbox"]
         )
@@ -94,28 +96,28 @@ def main() -> int:
                 lambda request: (
                     None
                     if request.url.startswith(("file:", "data:"))
-                    else found.append(f"it asks the network for {request.url}")
+                    else found.append(f"the page asks the network for {request.url}")
                 ),
             )
             for width in (360, 1200):
-                for what in look(page, address, width, arguments.pictures):
-                    found.append(f"{scheme}, {width} pixels: {what}")
+                for problem in check_screen(page, address, width, arguments.pictures):
+                    found.append(f"{scheme}, {width} pixels: {problem}")
                 if arguments.screenshots:
                     picture = arguments.screenshots / f"{scheme}-{width}.png"
                     page.screenshot(path=picture, full_page=True)
-            wrong, printed[scheme] = look_at_print(page, address)
-            found.extend(f"{scheme}, print: {what}" for what in wrong)
+            wrong, printed[scheme] = check_print(page, address)
+            found.extend(f"{scheme}, print: {problem}" for problem in wrong)
             if arguments.screenshots:
                 page.screenshot(path=arguments.screenshots / f"{scheme}-print.png", full_page=True)
                 page.pdf(path=arguments.screenshots / f"{scheme}.pdf", format="A4")
         browser.close()
-    # Paper is as white where the screen is dark.
+    # Paper is white in dark mode as well.
     if differ := [
         name for name, value in printed["light"].items() if printed["dark"].get(name) != value
     ]:
         found.append(f"print: other colours where the screen is dark: {' '.join(differ)}")
-    for what in found:
-        print(f"{arguments.page}: {what}")
+    for problem in found:
+        print(f"{arguments.page}: {problem}")
     return 1 if found else 0
 
 

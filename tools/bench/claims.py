@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the measurements must show, and whether they do."""
+"""The goals of the project, and whether the measurements meet them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ import plan
 from measures import BY_INIT_MODULE, DEBIAN
 from results import Result, ratios, spread, turns
 
-# Suite, form of the modules, CPUs.
+# Suite, file format of the modules, number of CPUs.
 Boot = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
 class Claim:
     wanted: str
-    # None: not all that it is about was measured, and what was does not miss it.
+    # None: some of it was not measured, and the rest does not miss the goal.
     met: bool | None
     found: str
 
@@ -28,7 +28,7 @@ class Claim:
 
 
 def boots_wanted() -> set[Boot]:
-    """Where the whole benchmark boots full: an image and a number of CPUs."""
+    """Return the boots of the whole benchmark that use module.dedup=full."""
     return {
         (run.setting["suite"], run.setting["modules"], run.setting["cpus"])
         for run in plan.everything()
@@ -41,7 +41,7 @@ def boot_of(result: Result) -> Boot:
 
 
 def boots_text(boots: Iterable[Boot]) -> str:
-    """Images that have the same numbers of CPUs stand together."""
+    """List boots by image; images measured with the same numbers of CPUs share an item."""
     by_image: dict[str, list[int]] = {}
     for suite, modules, cpus in sorted(boots):
         by_image.setdefault(f"{DEBIAN[suite]} .{modules}", []).append(cpus)
@@ -54,13 +54,13 @@ def boots_text(boots: Iterable[Boot]) -> str:
 def no_waste(boots: Sequence[Result]) -> Claim:
     wanted = "rust, full: 0 wasted bytes and 0 failed duplicate loads in every boot"
     full = [boot for boot in boots if boot.mechanism == "full"]
-    there = {boot_of(boot) for boot in full}
-    missing = boots_wanted() - there
+    measured = {boot_of(boot) for boot in full}
+    missing = boots_wanted() - measured
     lacks = f"not measured: {boots_text(missing)}" if missing else ""
     if not full:
         return Claim(wanted, None, lacks)
     bad = [boot for boot in full if measures.failed(boot) or measures.wasted(boot)]
-    found = f"{len(full)} boots ({boots_text(there)}): "
+    found = f"{len(full)} boots ({boots_text(measured)}): "
     if bad:
         worst = max(bad, key=measures.wasted)
         found += (
@@ -71,7 +71,7 @@ def no_waste(boots: Sequence[Result]) -> Claim:
         found += "all of them at 0"
     if lacks:
         found += f". {lacks[0].upper()}{lacks[1:]}"
-    # A boot that was not made may be the one that wastes.
+    # A missing boot could be the one that wastes memory.
     return Claim(wanted, False if bad else None if missing else True, found)
 
 
@@ -102,8 +102,8 @@ def settled(
             words += f", {own.median:.0%} of udev's CPU time in user space" if own else ""
         alone = spread(measures.settled(boot) for boot in here if boot.mechanism == "c")
         if not good and alone:
-            differ = f"boots of c differ by {alone.most / alone.least - 1:.0%}"
-            words += f": missed, where {differ if alone.count > 1 else 'one pair says little'}"
+            differ = f"while boots of c alone differ by {alone.most / alone.least - 1:.0%}"
+            words += f": missed, {differ if alone.count > 1 else 'but one pair says little'}"
         found.append(words)
     if missing:
         found.append(f"not measured in turn: {boots_text(missing)}")
@@ -129,11 +129,11 @@ def storm_memory(storms: Sequence[Result]) -> Claim:
         name="vmalloc peak KiB",
     )
     pairs = turns(storms, "full", peak)
-    # Less than what the watcher can see is not nothing.
+    # The watcher can miss a short peak. Count it as 1 KiB, not as 0.
     times = spread(c / max(1, full) for c, full in pairs)
     c, full = spread(c for c, _ in pairs), spread(full for _, full in pairs)
     if not times or not c or not full:
-        return Claim(wanted, None, "no turn of c and rust, full has it")
+        return Claim(wanted, None, "no turn with both c and rust, full")
     count = f"{times.count} turns, {times.least:.0f} to {times.most:.0f}"
     found = (
         f"{times.median:.0f} times less ({'1 turn' if times.count == 1 else count}); "
@@ -143,7 +143,7 @@ def storm_memory(storms: Sequence[Result]) -> Claim:
 
 
 def unique_load(costs: Sequence[Result]) -> Claim:
-    wanted = "a load that nobody else does: at most 1.01 times the instructions of c"
+    wanted = "a unique load: at most 1.01 times the instructions of c"
     parts = []
     met = None
     for mechanism in ("none", "inode", "full"):
@@ -162,10 +162,10 @@ def unique_load(costs: Sequence[Result]) -> Claim:
                 met = got.median <= 1.01 and met is not False
     if met is False:
         parts.append(
-            "none deduplicates nothing: that much comes with another kernel, and the way through "
-            "Rust; full reads the name of the module before the rest, in four small reads, and "
-            "makes, looks up and frees an entry for the file and one for the name; this module is "
-            "about the smallest that there is, and a larger one has the same to bear"
+            "none deduplicates nothing, so its share is the cost of a different kernel and of the "
+            "calls into Rust; full peeks the name of the module in four small reads, and "
+            "allocates, looks up and frees one entry for the file and one for the name; these "
+            "costs do not grow with the module, and the one measured is among the smallest"
         )
     return Claim(wanted, met, "; ".join(parts))
 
@@ -178,14 +178,14 @@ def claims(results: Sequence[Result]) -> list[Claim]:
         no_waste(of["coldplug"]),
         settled(
             of["coldplug"],
-            "settled, rust full / c: at most 1.00 within the spread where loads are by finit_module()",
+            "settled, rust full / c: at most 1.00 within the spread where udev uses finit_module()",
             0,
             False,
             lambda got: min(got) <= 1,
         ),
         settled(
             of["coldplug"],
-            "settled, rust full / c: below 1.00 with 64 and more CPUs where they are by init_module()",
+            "settled, rust full / c: below 1.00 with 64 or more CPUs where udev uses init_module()",
             64,
             True,
             lambda got: median(got) < 1,

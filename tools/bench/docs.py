@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The short form of the report, for Documentation/admin-guide/."""
+"""The results page: a short form of the report that is kept in the repository."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill
 
 import claims
-import made
+import headline
 import measures
+import provenance
 import tables
 from figures import NAMES, Picture
 from measures import image_name
@@ -17,39 +18,38 @@ from tables import Row, Table, table
 TITLE = """\
 .. SPDX-License-Identifier: GPL-2.0
 
-:orphan:
+=======================================
+Module load deduplication: measurements
+======================================="""
 
-===================================
-Module load deduplication, measured
-==================================="""
-
-HERD = """This deviates from a real machine: what every CPU asks for are {count} stand-ins, which have
-the names (behind "herd"), sizes and dependencies of Debian's own modules and do nothing
-when they are loaded: {modules}. So any CPU, emulated or not, asks for all of them, and the
-two kernels need not be configured like Debian's."""
+HERD = """These boots differ from a real machine in one respect: the modules that every CPU asks
+for are {count} stand-ins with the names (prefixed with "herd"), sizes and dependencies of
+Debian's own modules, and they do nothing when loaded: {modules}. Every CPU, emulated or not,
+therefore asks for all of them, and the kernels need not enable the originals."""
 
 IN_TURN = """\
-Seconds are the median of the boots, with the least and the most in parentheses.
-"Settled / C" is no ratio of these medians: it is the median of the ratios of boots made
-in turn, one after the other, with their least and most."""
+Seconds are the median over the boots, with the least and the most in parentheses.
+"Settled / C" is the median, least and most of the ratios of boots made in turn, one directly
+after the other; it differs from the ratio of the medians."""
 
 STORM = """\
-Threads that load one module at the same moment. Bytes allocated are not counted as such:
-the peak is the most vmalloc space at one time beyond what was in use before, and wasted
-is what the kernel counts for loads that failed."""
+Many threads load one module at the same moment. "Peak vmalloc" is the largest vmalloc usage
+at one time, beyond the usage before the storm. "Wasted" is the kernel's own count of the bytes
+that failed loads had allocated."""
 
 MEMORY = """\
-The most memory in use at one time, as free(1) counts it. C answers a request for 60 s
-from what it remembers, even if the module was unloaded since: in kmod.sh 0008 it loads the
-module once, where rust loads it in every round, which takes its time. stress-ng runs for a
-fixed time, so its operations are what compares."""
+"Peak used" is the largest memory usage at one time, as free(1) counts it. C replays the
+result of a request for 60 s, even after the module was unloaded. In kmod.sh 0008, C therefore
+loads the module once, while Rust loads it in every round and takes longer. stress-ng runs for
+a fixed time, so compare its operations."""
 
 COST = """\
-Instructions of one load that nobody else does, of a module of 9 KB that does nothing:"""
+Instructions of a unique load, that is one without duplicates, of a module of 9 KB that does
+nothing:"""
 
 SIZE = """\
-Bytes in what is linked into kernel/module/; KUnit tests are apart, but for the texts that
-they print:"""
+Bytes linked into kernel/module/. KUnit tests are listed apart, except for their string
+literals:"""
 
 
 def paragraph(text: str) -> str:
@@ -75,11 +75,11 @@ def chosen(rows: Sequence[Row], is_meant: Callable[[Row], bool], *columns: str) 
 
 
 def in_short(row: Row) -> bool:
-    return row["of"] in (NAMES["c"], NAMES["full"])
+    return row["kernel"] in (NAMES["c"], NAMES["full"])
 
 
 def herd(of: Sequence[Result]) -> str:
-    """Names the modules as the boots found them loaded."""
+    """List the stand-ins that the boots had loaded."""
     names = {
         name.removeprefix("herd_")
         for boot in of
@@ -90,8 +90,9 @@ def herd(of: Sequence[Result]) -> str:
 
 
 def boots(of: Sequence[Result]) -> list[str]:
-    """All mechanisms where duplicates cost most, and before and after elsewhere."""
-    columns = ("CPUs", "of", "boots", "failed loads", "wasted MB", "settled s", "settled / c")
+    """Make a table for each image: all mechanisms where udev uses init_module(), where duplicates
+    cost most, and only C and full elsewhere."""
+    columns = ("CPUs", "kernel", "boots", "failed loads", "wasted MB", "settled s", "settled / c")
     return [
         csv_table(
             chosen(
@@ -106,8 +107,17 @@ def boots(of: Sequence[Result]) -> list[str]:
 
 
 def storms(of: Sequence[Result]) -> str:
-    columns = ["storm", "callers", "of", "times", "wall ms", "wall / c", "owner ms", "waiters ms"]
-    columns += ["peak vmalloc, more MiB", "peak / c", "wasted MB"]
+    columns = [
+        "storm",
+        "callers",
+        "kernel",
+        "storms",
+        "wall ms",
+        "wall / c",
+        "owner ms",
+        "waiter ms",
+    ]
+    columns += ["peak vmalloc MiB", "peak / c", "wasted MB"]
 
     def is_meant(row: Row) -> bool:
         large = row["storm"].startswith("4 MB")
@@ -128,24 +138,24 @@ def write(path: Path, runs: Sequence[Result], picture: Picture) -> None:
     parts = [
         TITLE,
         paragraph(
-            "What Documentation/admin-guide/module-dedup.rst describes, against the same kernel "
-            "without it (C). "
-            + made.in_words(runs, lambda command: f"``{command}``")
-            + " Then ``scripts/bench --docs`` made this page and its picture of the results, in "
-            "the repository of the series: change nothing here by hand."
+            "The Rust implementation (Documentation/admin-guide/module-dedup.rst) compared with "
+            "the C implementation in the same kernel version. "
+            + provenance.in_words(runs, lambda command: f"``{command}``")
+            + " ``make bench ARGS=--docs`` generated this page and its picture from the results. "
+            "Do not edit them."
         ),
         paragraph(
             f"Machine: {machine['cpu']}, {machine['cores']} cores; QEMU {machine['qemu']}. All "
-            "times are those of an emulated machine and only compare with each other. "
+            "times are from an emulated machine and compare with each other only. "
             f"Kernels: {kernels}. Runs: {len(runs)}"
-            + (f"; failed, and not in the tables: {failed}." if failed else ".")
+            + (f", of which {failed} failed and are left out." if failed else ".")
         ),
-        "What the measurements must show:",
-        csv_table(Table(["wanted", "verdict", "measured"], verdicts), widths="30, 10, 60"),
+        "Goals:",
+        csv_table(Table(["goal", "verdict", "measured"], verdicts), widths="30, 10, 60"),
         "Boots\n=====",
         paragraph(
-            "Debian's systemd-udevd asks for the modules of every device and CPU. Debian 12's "
-            "kmod unpacks compressed modules itself and loads them by init_module():"
+            "At boot, Debian's systemd-udevd asks for the modules of every device and every CPU. "
+            "In Debian 12, kmod decompresses modules in user space and calls init_module():"
         ),
         f".. figure:: {svg.name}\n   :alt: {picture.text}",
         f"   {picture.title}, against the number of CPUs",
@@ -164,7 +174,9 @@ def write(path: Path, runs: Sequence[Result], picture: Picture) -> None:
         paragraph(SIZE),
         csv_table(table(tables.sizes(good))),
     ]
-    path.with_suffix(".rst").write_text("\n\n".join(parts) + "\n")
+    page = path.with_suffix(".rst")
+    page.write_text("\n\n".join(parts) + "\n")
     lines = picture.alone().splitlines()
     svg.write_text("".join(f"{line.rstrip()}\n" for line in lines))
-    print(path.with_suffix(".rst"))
+    headline.write(page)
+    print(page)

@@ -39,8 +39,8 @@ NAMES = {
     "full": "Rust, full",
 }
 
-# A colour that matplotlib writes, and what stands for it in a page (a property of
-# its style sheet) and in a file of its own (black on white).
+# Placeholder colours for matplotlib to write. Each is replaced with a property of the
+# style sheet in a page, or with a fixed colour on white in a file of its own.
 INK, GRID = "#010101", "#020202"
 COLOURS = {
     INK: ("--ink", "#1a1a1a"),
@@ -62,10 +62,16 @@ LINES = {
 Series = Mapping[str, Mapping[int, Spread]]
 
 
+def to_svg(figure: Figure) -> str:
+    out = io.StringIO()
+    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    return re.sub(r"<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
+
+
 @dataclass(frozen=True)
 class Picture(ABC):
     title: str
-    # What it shows, for who does not see it.
+    # Text alternative.
     text: str
     x_label: str
     y_label: str
@@ -73,7 +79,7 @@ class Picture(ABC):
 
     @abstractmethod
     def plot(self, axes: Axes) -> None:
-        """All but what every picture has."""
+        """Draw the data; draw() adds the parts that all pictures share."""
 
     def draw(self) -> str:
         figure = Figure(figsize=(5.4, 3.6), layout="constrained")
@@ -88,15 +94,12 @@ class Picture(ABC):
         axes.set_axisbelow(True)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(labelcolor=INK)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-        return out.getvalue()
+        return to_svg(figure)
 
     def inline(self, name: str) -> str:
-        """For a page: its colours are the page's, its ids nobody else's."""
+        """Return SVG for a page: colours from its style sheet, ids prefixed to be unique."""
         svg = self.draw()
         svg = svg[svg.index("<svg") :]
-        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
         svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
         for colour, (name_of_property, _) in COLOURS.items():
             svg = svg.replace(colour, f"var({name_of_property})")
@@ -109,7 +112,7 @@ class Picture(ABC):
         return f"{head}>{words}{rest}"
 
     def alone(self) -> str:
-        """For a file: black on white."""
+        """Return SVG for a file of its own, drawn for a white background."""
         svg = self.draw()
         for colour, (_, value) in COLOURS.items():
             svg = svg.replace(colour, value)
@@ -118,7 +121,7 @@ class Picture(ABC):
 
 @dataclass(frozen=True)
 class Lines(Picture):
-    # Mechanism, then number of CPUs or callers.
+    # By mechanism, then by number of CPUs or callers.
     series: Series
     logarithmic: bool = False
 
@@ -145,7 +148,7 @@ class Lines(Picture):
         spreads = [spread for line in self.series.values() for spread in line.values()]
         highest = max((spread.most for spread in spreads), default=1)
         if self.logarithmic:
-            # Whole decades: a difference looks as large in one picture as in another.
+            # Whole decades, so that a factor has the same height in every picture.
             lowest = max(0.1, min((spread.least for spread in spreads), default=1))
             axes.set_xscale("log")
             axes.set_yscale("log")
@@ -156,7 +159,7 @@ class Lines(Picture):
             axes.set_xticks(points, [str(x) for x in points])
             axes.minorticks_off()
             if not self.logarithmic:
-                # 2 and 8 of 255 would read as 28.
+                # On an axis up to 255, the labels of 2 and 8 would run into each other.
                 for (x, label), (after, next_label) in pairwise(
                     zip(points, axes.get_xticklabels(), strict=True)
                 ):
@@ -167,7 +170,7 @@ class Lines(Picture):
 
 @dataclass(frozen=True)
 class Bars(Picture):
-    # What was run, then mechanism.
+    # By test, then by mechanism.
     groups: Mapping[str, Mapping[str, Spread]]
     grid = "y"
 
@@ -190,7 +193,7 @@ class Bars(Picture):
                     [of.most - of.median for _, of in bars],
                 ],
                 label=NAMES[mechanism],
-                # Where red and green are the same grey, one is still hatched.
+                # The hatching still tells the bars apart in greyscale.
                 facecolor=colour if mechanism == "c" else "none",
                 hatch=None if mechanism == "c" else "///",
                 edgecolor=colour,
@@ -199,9 +202,9 @@ class Bars(Picture):
             )
             axes.bar_label(drawn, [f"{of.median:,.0f}" for _, of in bars], padding=2, color=INK)
         highest = max((of.most for bars in self.groups.values() for of in bars.values()), default=1)
-        # Room for the legend.
+        # Leave room for the legend.
         axes.set_ylim(0, 1.4 * highest)
-        # The names are long and stand side by side: a line for each part.
+        # Long names side by side: break them into lines.
         names = [name.replace(", ", "\n") for name in self.groups]
         axes.set_xticks(range(len(names)), names)
         axes.set_xlim(-0.6, len(names) - 0.4)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the results of a run are about, in numbers."""
+"""Measures: the numbers that the report takes from the results of a run."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from results import Result, Spread, spread
 
 FAILURES = ("kread", "decompress", "becoming", "load")
 
-# Images whose kmod unpacks modules itself and calls init_module(2).
+# Images whose kmod decompresses modules in user space and calls init_module(2).
 BY_INIT_MODULE = {("bookworm", "zst")}
 DEBIAN = {"bookworm": "Debian 12", "trixie": "Debian 13"}
 
@@ -27,18 +27,19 @@ def settled(result: Result) -> float:
 
 
 def user_share(result: Result) -> float:
-    """Of the CPU time of udevd and its workers: what was not spent in the kernel."""
+    """Return the share of CPU time that udevd and its workers spent in user space."""
     user, system = result.number("udev user s"), result.number("udev system s")
     return user / (user + system) if user + system else 0
 
 
-def unpacking(result: Result) -> float:
-    """Seconds of one CPU that kmod unpacked for, from what reading the herd once takes."""
+def decompressing(result: Result) -> float:
+    """Estimate the CPU seconds that kmod spent on decompression: the time to read the herd once,
+    scaled to the bytes passed to the kernel."""
     herd = result.number("herd bytes")
     if not herd:
         return 0
-    handed = herd + wasted(result) + result.number("dedup.bytes_never_allocated")
-    return result.number("read herd s") * handed / herd
+    passed = herd + wasted(result) + result.number("dedup.bytes_saved")
+    return result.number("read herd s") * passed / herd
 
 
 def image(result: Result) -> tuple[str, str]:
@@ -53,7 +54,7 @@ def image_name(of: tuple[str, str]) -> str:
 def by_mechanism(
     results: Iterable[Result], x: Callable[[Result], int], value: Callable[[Result], float]
 ) -> dict[str, dict[int, Spread]]:
-    """Mechanism, then x, to the spread of the value."""
+    """Return the spread of the value by mechanism, then by x."""
     found: dict[str, dict[int, list[float]]] = {}
     for result in results:
         found.setdefault(result.mechanism, {}).setdefault(x(result), []).append(value(result))
@@ -69,7 +70,7 @@ def by_mechanism(
 def storm_rows(
     results: Iterable[Result], call: str, module: str
 ) -> dict[str, dict[int, list[Mapping[str, Any]]]]:
-    """Mechanism, then number of callers, to all rows of that call and module."""
+    """Return all rows of that call and module by mechanism, then by number of callers."""
     found: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
     for result in sorted(results, key=lambda result: MECHANISMS.index(result.mechanism)):
         for row in result.values:
@@ -86,6 +87,6 @@ def column(rows: Sequence[Mapping[str, Any]], name: str) -> Spread:
 
 
 def storm_value(result: Result, call: str, module: str, callers: int, name: str) -> float | None:
-    """Of one run: the median of its storms of that call, module and number of callers."""
+    """Return the median over the storms of one run with that call, module and number of callers."""
     rows = storm_rows([result], call, module).get(result.mechanism, {}).get(callers)
     return column(rows, name).median if rows else None

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * One look at /proc/meminfo.
+ * Read memory usage from /proc/meminfo.
  */
 #ifndef BENCH_MEMINFO_H
 #define BENCH_MEMINFO_H
@@ -10,10 +10,10 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Of /proc/meminfo, in KiB. */
+/* All values in KiB. */
 struct meminfo {
 	long vmalloc;	/* VmallocUsed */
-	long used;	/* what free(1) calls used: MemTotal less MemAvailable */
+	long used;	/* "used" of free(1): MemTotal less MemAvailable */
 };
 
 static inline long meminfo_field(const char *text, const char *label)
@@ -23,7 +23,7 @@ static inline long meminfo_field(const char *text, const char *label)
 	return line ? strtol(line + strlen(label), NULL, 10) : -1;
 }
 
-/* Reads an open /proc/meminfo; false if it does not say what is asked. */
+/* Reads from an open /proc/meminfo. Returns false if a value is missing. */
 static inline bool read_meminfo(int fd, struct meminfo *info)
 {
 	char text[8192];

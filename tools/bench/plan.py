@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What is measured: the runs of a benchmark, in their order."""
+"""The plan: all runs of a benchmark, in order."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# What deduplicates: the pristine kernel's C, or rust with module.dedup= that.
+# "c" is the pristine kernel; the others are the variant rust with that value of module.dedup=.
 MECHANISMS = ("c", "none", "early", "inode", "full")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One boot, or one look at what was built."""
+    """One boot of a guest, or one inspection of the build."""
 
     experiment: str
     setting: dict[str, Any]
     mechanism: str
     repeat: int
-    # How long it takes, in seconds, on two cores that emulate.
+    # Expected duration in seconds, emulated on two cores.
     guess: int = field(compare=False)
 
     @property
@@ -26,11 +26,11 @@ class Run:
 
     @property
     def append(self) -> str:
-        """What the kernel's command line says of it."""
+        """Return the additions to the kernel command line."""
         return "" if self.mechanism == "c" else f"module.dedup={self.mechanism}"
 
     def identity(self) -> dict[str, Any]:
-        """What makes a result that of this run."""
+        """Return the fields by which a result is matched to this run."""
         return {name: value for name, value in asdict(self).items() if name != "guess"}
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ def in_turn(
     guess: int,
     mechanisms: tuple[str, ...] = MECHANISMS,
 ) -> Iterator[Run]:
-    """The mechanisms one after the other, and again: A B A B."""
+    """Alternate between the mechanisms: A B A B."""
     for repeat in repeats:
         for mechanism in mechanisms:
             yield Run(experiment, setting, mechanism, repeat, guess)
@@ -71,7 +71,7 @@ BOTH = ("c", "full")
 
 
 def quick() -> Iterator[Run]:
-    """In 10 minutes on 2 cores: each experiment, c and full in turn."""
+    """Return 10 minutes of runs on 2 cores: each experiment, with c and full in turn."""
     once, twice = (1,), (1, 2)
     yield from in_turn("size", {}, once, 1, BOTH)
     yield from in_turn("cost", {}, once, 25, ("c", "inode", "full"))
@@ -88,7 +88,7 @@ def quick() -> Iterator[Run]:
 
 
 def one_pass(repeat: int, mechanisms: tuple[str, ...], most_cpus: int = 255) -> Iterator[Run]:
-    """Everything once: what is soon done first."""
+    """Return everything once, the shortest runs first."""
     turn = (repeat,)
     yield from in_turn("cost", {}, turn, 25, ("c", "none", "inode", "full"))
     setting: dict[str, Any] = {
@@ -108,8 +108,8 @@ def one_pass(repeat: int, mechanisms: tuple[str, ...], most_cpus: int = 255) -> 
 
 
 def passes() -> list[list[Run]]:
-    """The same at every number of CPUs, on every image. c and full are first, so that
-    who has no more than two hours has the main thing."""
+    """Return the passes over all images and numbers of CPUs. The first pass has c and full only,
+    so that the main comparison is complete after two hours."""
     return [
         [*in_turn("size", {}, (1,), 1, BOTH), *one_pass(1, BOTH)],
         list(one_pass(2, MECHANISMS)),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Makes the page, and the pages of Documentation/, out of the lines of results."""
+"""Write the report, and optionally the results page, from the results file."""
 
 import argparse
 import shlex
@@ -10,24 +10,24 @@ from pathlib import Path
 
 import claims
 import docs
-import made
 import measures
+import provenance
 import tables
 from figures import NAMES, Bars, Lines, Picture
 from measures import by_mechanism, column, image_name, storm_rows
 from results import BadResults, Result, Spread, read, spread
-from tables import Table, said
+from tables import Table, format_spread
 
 HERE = Path(__file__).parent
 
-AGAIN = """<p>QEMU's command line, kernels, configurations and machine of every run are in its line
-of build/bench/results.jsonl; this page can be made again from that alone. A run that
-is there for the same kernels, code and machine is not made again: to repeat it, move
-that file away first.</p>
-<pre><code>make bench             # everything
-make bench QUICK=1     # in 10 minutes on 2 cores
-scripts/bench --list   # what that is, and how long each run takes
-scripts/bench --report # this page again</code></pre>"""
+AGAIN = """<p>build/bench/results.jsonl has a line for every run, with its kernels, configurations,
+machine and QEMU command line. The report can be regenerated from that file alone. Runs that
+are complete for the same kernels, code and machine are not repeated; move the file away to
+repeat them.</p>
+<pre><code>make bench               # all runs
+make bench QUICK=1       # 10 minutes of runs on 2 cores
+make bench ARGS=--list   # list the runs and their expected times
+make bench ARGS=--report # write this page again</code></pre>"""
 
 
 def table(of: Table, name: str = "") -> str:
@@ -50,18 +50,18 @@ def pictures(name: str, all_of_them: Iterable[Picture]) -> str:
 
 
 def repeat(runs: Sequence[Result], only: str, *single: str) -> str:
-    """The command for that section, and others for a SINGLE boot of it."""
-    # What made them: the quick runs have other settings than the long ones.
-    quick = "--quick " if made.commands(runs) == [made.QUICK] else ""
-    lines = [f"scripts/bench {quick}--only {shlex.quote(only)}"]
+    """Show the command that repeats a section, and others for a SINGLE boot of it."""
+    # Quick runs have other settings than the runs of the whole benchmark.
+    quick = "QUICK=1 " if provenance.commands(runs) == [provenance.QUICK] else ""
+    lines = [f'make bench {quick}ARGS="--only {shlex.quote(only)}"']
     if single:
-        lines += ["# or a single one:", *single]
+        lines += ["# or a single boot:", *single]
     code = escape("\n".join(lines))
     return f'<p class="soft">To repeat it:</p><pre><code>{code}</code></pre>'
 
 
 def in_words(series: dict[str, dict[int, Spread]], unit: str, digits: int = 1) -> str:
-    """The text alternative: the ends of every line."""
+    """Make a text alternative from both ends of every line."""
     parts = []
     for mechanism, line in series.items():
         first, last = min(line), max(line)
@@ -108,24 +108,24 @@ def coldplug(boots: Sequence[Result]) -> str:
     rows = [row for of in images for row in tables.boots(boots, of)]
     columns = [name for name in rows[0] if name != "failed loads"]
     return (
-        "<p>Real boots: systemd-udevd asks for the modules of every device and CPU. "
-        f"The herd, what each CPU asks for, is {len(modules)} modules with the names, sizes and "
-        f"dependencies of Debian's own: {escape(', '.join(modules))}. They do nothing when they "
-        "are loaded. Debian 12's kmod unpacks .ko.zst itself and calls init_module(); the "
-        "others call finit_module().</p>"
+        "<p>Real boots: systemd-udevd asks for the modules of every device and every CPU. "
+        f"Each CPU asks for the herd: {len(modules)} modules with the names, sizes and "
+        f"dependencies of Debian's own: {escape(', '.join(modules))}. They do nothing when "
+        "loaded. In Debian 12, kmod decompresses .ko.zst in user space and calls init_module(); "
+        "all other images use finit_module().</p>"
         + pictures("waste", (waste_picture(boots, of) for of in images))
         + pictures("settled", (settled_picture(boots, of) for of in images))
         + table(tables.table(rows, *columns))
-        + '<p class="soft">Of several boots: median (least–most). "Settled / c" is the ratio of '
-        'boots made in turn, and not of the medians. "udev in user space" is its part of '
-        'the CPU time of udevd and its workers. "Unpacking" is user space\'s too: what reading '
-        "every module once takes kmod after the boot, times the bytes that loads were "
-        "called with; in seconds of one CPU.</p>"
+        + '<p class="soft">Several boots are shown as median (least–most). "Settled / c" is the '
+        'median of the ratios of boots made in turn, not the ratio of the medians. "udev in user '
+        'space" is the share of CPU time that udevd and its workers spend in user space. '
+        '"Decompression" is an estimate in CPU seconds: the time kmod takes to read every '
+        "module once after the boot, scaled to the bytes passed to all loads.</p>"
         + repeat(
             boots,
             "coldplug",
-            "scripts/coldplug --suite bookworm --modules zst --cpus 64 --variant c",
-            "scripts/coldplug --suite bookworm --modules zst --cpus 64 --append module.dedup=full",
+            'make coldplug CPUS=64 ARGS="--suite bookworm --modules zst" VARIANT=c',
+            'make coldplug CPUS=64 ARGS="--suite bookworm --modules zst"',
         )
     )
 
@@ -163,26 +163,26 @@ def storm(storms: Sequence[Result]) -> str:
     shown = [
         storm_picture(storms, call, name, title, unit, scale)
         for name, title, unit, scale in (
-            ("owner us", "How long the owner's load takes", "ms", 1e3),
-            ("waiter median us", "How long a waiter waits", "ms", 1e3),
-            ("vmalloc peak KiB", "The most vmalloc space at one time", "MiB", 1024.0),
+            ("owner us", "Time of the owner's load", "ms", 1e3),
+            ("waiter median us", "Time of a waiter's load", "ms", 1e3),
+            ("vmalloc peak KiB", "Peak vmalloc usage", "MiB", 1024.0),
         )
         for call in tables.CALLS[:2]
     ]
     return (
-        "<p>Threads of one process, released by a barrier, load one module. The owner is the one "
-        "whose load succeeded first.</p>"
+        "<p>Many threads of one process load one module at the same moment, released by a "
+        "barrier. The owner is the first thread whose load succeeds.</p>"
         + pictures("storm", shown)
         + table(tables.table(tables.storms(storms)))
-        + '<p class="soft">Nothing counts every byte that was allocated. "Peak vmalloc, more" is '
-        "the most vmalloc space in use at one time beyond what was before the storm, as a thread "
-        'of higher priority sees it every millisecond; "wasted" is what the kernel counts in '
-        "debugfs: the bytes that loads which failed had allocated. Loads that a wait spared "
-        'appear in neither. "/ c" is of storms made in turn.</p>'
+        + '<p class="soft">"Peak vmalloc" is the largest vmalloc usage beyond the usage before '
+        "the storm; a thread of higher priority samples it every millisecond. "
+        '"Wasted" is the kernel\'s count of bytes that failed loads had allocated, from debugfs. '
+        'Loads avoided by a wait appear in neither. "/ c" is the ratio of storms made in '
+        "turn.</p>"
         + repeat(
             storms,
             "storm",
-            "scripts/vm --variant c --mem 8G -- build/bench/storm build/bench/storm-c 3 1 16 255",
+            "scripts/vm --variant c --mem 8G -- env DEDUP_MODULES=build/bench/storm-c build/bench/storm 3 1 16 255",
         )
     )
 
@@ -200,7 +200,7 @@ def memory_picture(runs: Sequence[Result]) -> Bars:
         for name, bars in groups.items()
     )
     return Bars(
-        "The most memory in use at one time",
+        "Peak memory usage",
         "; ".join(words) + ".",
         "",
         "MiB",
@@ -213,32 +213,32 @@ def memory(runs: Sequence[Result]) -> str:
     if not rows:
         return "<p>Not measured.</p>"
     return (
-        "<p>kmod.sh 0008 asks for modules from 50 kernel threads; stress-ng --module loads and "
-        "unloads xfs from 100 processes for a fixed time, so its operations are what compares. "
-        '"Used" is what free(1) shows, seen every 10 ms. C answers a request for 60 s from what '
-        "it remembers, even if the module was unloaded since: in kmod.sh 0008, it loads the module "
-        "once, where rust loads it in every round, which takes its time.</p>"
+        "<p>kmod.sh 0008 requests modules from 50 kernel threads. stress-ng --module loads and "
+        "unloads xfs from 100 processes for a fixed time, so compare its operations. "
+        '"Used" is the value that free(1) shows, sampled every 10 ms. C replays the result of a '
+        "request for 60 s, even after the module was unloaded. In kmod.sh 0008, C therefore loads "
+        "the module once, while Rust loads it in every round and takes longer.</p>"
         + pictures("memory", [memory_picture(runs)])
         + table(tables.table(rows))
-        + '<p class="soft">"Peak used / c" is of runs made in turn.</p>'
+        + '<p class="soft">"Peak used / c" is the ratio of runs made in turn.</p>'
         + repeat(
             [run for of in tables.in_memory(runs).values() for run in of],
             "kmod.sh|stress-ng",
-            "scripts/selftest c 0008",
+            "make selftest VARIANT=c T=0008",
         )
     )
 
 
 def cost(runs: Sequence[Result]) -> str:
     return (
-        "<p>Instructions of one load of a module of 9 KB that does nothing, counted by QEMU "
-        "(-icount): the least of 201.</p>"
+        "<p>Instructions of a unique load, that is one without duplicates, of a module of 9 KB "
+        "that does nothing, counted by QEMU (-icount): the least of 201 loads.</p>"
         + table(tables.table(tables.costs(runs)))
-        + "<p>Bytes in what is linked into kernel/module/. KUnit tests, which only the rust that "
-        "is measured has built in, are counted apart: their functions and data. The texts that "
-        "they print are among rodata, because nothing tells these from others.</p>"
+        + "<p>Bytes linked into kernel/module/. Only the Rust variant has KUnit tests built in; "
+        "their functions and data are listed apart. Their string literals have no symbols and "
+        "therefore count as rodata.</p>"
         + table(tables.table(tables.sizes(runs)))
-        + repeat(runs, "cost|size", "scripts/cost")
+        + repeat(runs, "cost|size", "make cost")
     )
 
 
@@ -246,7 +246,7 @@ def failures(runs: Sequence[Result]) -> str:
     bad = [run for run in runs if run.error]
     if not bad:
         return "<p>None.</p>"
-    head = ["experiment", "setting", "of", "#", "what went wrong"]
+    head = ["experiment", "setting", "kernel", "#", "error"]
     rows = [
         [r.experiment, str(r.setting), NAMES[r.mechanism], str(r.repeat), r.error or ""]
         for r in bad
@@ -264,21 +264,22 @@ def page(runs: Sequence[Result], left_out: int) -> str:
     )
     machine = last.machine
     shown = [[claim.wanted, claim.verdict, claim.found] for claim in claims.claims(good)]
-    verdicts = table(Table(["what it must show", "verdict", "measured"], shown), "claims")
+    verdicts = table(Table(["goal", "verdict", "measured"], shown), "claims")
     for word in ("met", "missed"):
         verdicts = verdicts.replace(f"<td>{word}</td>", f'<td class="{word}">{word}</td>')
     parts = [
-        "<h1>Module load deduplication: C and Rust, measured in turn</h1>",
+        "<h1>Module load deduplication: Rust compared with C</h1>",
         f"<p>{len(runs)} runs, {len(runs) - len(good)} of them failed. Kernels: {escape(kernels)}. "
         f"Machine: {escape(machine['cpu'])}, {machine['cores']} cores, "
         f"{machine['memory_kib'] / 2**20:.0f} GiB, QEMU {escape(machine['qemu'])}. "
-        + made.in_words(runs, lambda command: f"<code>{escape(command)}</code>")
+        + provenance.in_words(runs, lambda command: f"<code>{escape(command)}</code>")
         + " "
         + (f"{left_out} runs of other kernels or code are left out. " if left_out else "")
-        + f"Load average of the machine when a run began: {said(spread(r.load for r in runs), 1)}. "
-        + "Ratios are between boots made in turn; an emulated machine with more CPUs than there "
-        "are cores is slow, so times compare and do not predict.</p>",
-        "<h2>What it must show</h2>",
+        + "Load average of the machine at the start of a run: "
+        + f"{format_spread(spread(r.load for r in runs), 1)}. "
+        + "Ratios are between boots made in turn. The machine is emulated, with more CPUs than "
+        "the host has cores: compare its times, but do not expect them on real hardware.</p>",
+        "<h2>Goals</h2>",
         verdicts,
         "<h2>Boots: waste and time against CPUs</h2>",
         coldplug(of["coldplug"]),
@@ -286,11 +287,11 @@ def page(runs: Sequence[Result], left_out: int) -> str:
         storm(of["storm"]),
         "<h2>kmod.sh 0008 and stress-ng</h2>",
         memory(good),
-        "<h2>A load that nobody else does, and size</h2>",
+        "<h2>Cost of a unique load, and size</h2>",
         cost(good),
-        "<h2>Runs that failed</h2>",
+        "<h2>Failed runs</h2>",
         failures(runs),
-        "<h2>All of it again</h2>",
+        "<h2>How to repeat the measurements</h2>",
         AGAIN,
     ]
     style = (HERE / "page.css").read_text()
@@ -298,24 +299,26 @@ def page(runs: Sequence[Result], left_out: int) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
-        f"<title>Module load deduplication, measured</title><style>{style}</style></head>"
+        f"<title>Module load deduplication: measurements</title><style>{style}</style></head>"
         f"<body><main>{''.join(parts)}</main></body></html>\n"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--page", type=Path, required=True)
-    parser.add_argument("--docs", type=Path, help="path of .rst and .svg, without these")
+    parser.add_argument("--results", type=Path, required=True, help="results file to read")
+    parser.add_argument("--page", type=Path, required=True, help="HTML file to write")
+    parser.add_argument(
+        "--docs", type=Path, help="also write the results page, as this path plus .rst and .svg"
+    )
     arguments = parser.parse_args()
 
     lines = read(arguments.results)
     if not lines:
         raise BadResults(f"{arguments.results} has no results")
-    # What was measured last, and what compares with it.
-    made_of = (lines[-1].kernels, lines[-1].code, lines[-1].machine)
-    runs = [line for line in lines if (line.kernels, line.code, line.machine) == made_of]
+    # The latest run, and all runs that compare with it.
+    source = (lines[-1].kernels, lines[-1].code, lines[-1].machine)
+    runs = [line for line in lines if (line.kernels, line.code, line.machine) == source]
     arguments.page.parent.mkdir(parents=True, exist_ok=True)
     arguments.page.write_text(page(runs, len(lines) - len(runs)))
     print(arguments.page)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The file of results: a line of JSON for each finished run."""
+"""The results file: one line of JSON for each finished run."""
 
 import json
 import statistics
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class BadResults(Exception):
-    """The file is not one of ours."""
+    """The file is not a results file of this benchmark."""
 
 
 @dataclass(frozen=True)
@@ -19,29 +19,29 @@ class Result:
     setting: dict[str, Any]
     mechanism: str
     repeat: int
-    # Release and checksums of both kernels, and of the code that measured.
+    # Release and checksums of both kernels, and checksum of the benchmark code.
     kernels: dict[str, dict[str, str]]
     code: str
-    # Where and how: CPU model, cores, QEMU's version; QEMU's command line.
+    # CPU model, cores and QEMU version; QEMU command line.
     machine: dict[str, Any]
     qemu: str
     seconds: float
-    # None, or what went wrong.
+    # Reason of the failure, or None.
     error: str | None
-    # Label and value; of a storm, a list of rows.
+    # Labels and values; for a storm, a list of rows.
     values: Any
-    # The machine's load average when it began: what else was going on.
+    # Load average of the machine when the run began: other activity shows here.
     load: float
-    # Which runs it was made in turn with: those that have the same number. Not in the file.
+    # Runs made in turn share this number. Not stored in the file.
     turn: int = field(default=0, compare=False)
 
     def identity(self) -> dict[str, Any]:
-        """As that of a plan.Run."""
+        """Return the same fields as plan.Run.identity()."""
         names = ("experiment", "setting", "mechanism", "repeat")
         return {name: getattr(self, name) for name in names}
 
     def belongs_to(self, other: "Result") -> bool:
-        """Whether the two differ in what deduplicates only."""
+        """Return whether the two runs differ in their mechanism only."""
         return (self.experiment, self.setting, self.repeat) == (
             other.experiment,
             other.setting,
@@ -49,7 +49,7 @@ class Result:
         )
 
     def line(self) -> str:
-        """As it stands in the file."""
+        """Return the line that represents this result in the file."""
         return json.dumps({name: value for name, value in vars(self).items() if name != "turn"})
 
     def number(self, label: str) -> float:
@@ -60,15 +60,15 @@ class Result:
 
 
 def read(path: Path) -> list[Result]:
-    """What is in the file. Runs that are to be compared were made in turn if they are in it one
-    after the other: what was made at another time had another machine around it."""
+    """Read all results. Adjacent lines that differ in their mechanism only were made in turn.
+    Runs made at different times are never compared: the load of the machine may have changed."""
     found: list[Result] = []
     turn = 0
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
             result = Result(**json.loads(line))
         except (ValueError, TypeError) as error:
-            raise BadResults(f"{path}: line {number} is no result: {error}") from None
+            raise BadResults(f"{path}: line {number} is not a result: {error}") from None
         if not found or not result.belongs_to(found[-1]):
             turn += 1
         found.append(replace(result, turn=turn))
@@ -77,7 +77,7 @@ def read(path: Path) -> list[Result]:
 
 @dataclass(frozen=True)
 class Spread:
-    """What several runs gave."""
+    """Median and extremes over several runs."""
 
     median: float
     least: float
@@ -95,7 +95,7 @@ def spread(values: Iterable[float]) -> Spread | None:
 def turns(
     results: Iterable[Result], mechanism: str, value: Callable[[Result], float | None]
 ) -> list[tuple[float, float]]:
-    """c's value and that mechanism's, wherever both were run in the same turn."""
+    """Return pairs of values, of c and of that mechanism, one for each turn that has both."""
     pairs: dict[int, dict[str, float]] = {}
     for result in results:
         if (got := value(result)) is not None:
@@ -108,5 +108,5 @@ def turns(
 def ratios(
     results: Iterable[Result], mechanism: str, value: Callable[[Result], float | None]
 ) -> list[float]:
-    """That mechanism / c, each with the run of c that it was made in turn with."""
+    """Return the ratios of that mechanism to c, one for each turn that has both."""
     return [other / c for c, other in turns(results, mechanism, value) if c]

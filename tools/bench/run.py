@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Makes the runs that are not in the file of results yet. Called by scripts/bench."""
+"""Make the runs that the results file lacks."""
 
 import argparse
 import hashlib
@@ -20,7 +20,7 @@ import results
 
 ROOT = Path(__file__).absolute().parents[2]
 
-# Of an object: its sections, and what llvm-nm calls the symbols in them.
+# For each part of an object: its sections, and the types of their symbols in llvm-nm.
 PARTS = {
     "text": (r"\.text|\.(init|exit)\.text$", "tTwW"),
     "rodata": (r"\.rodata", "rR"),
@@ -30,7 +30,7 @@ PARTS = {
 
 
 def digest(*paths: Path) -> str:
-    """What is in these files, and in all files of these folders."""
+    """Hash the contents of files, and of all files in folders."""
     found = hashlib.sha256()
     for path in paths:
         files = sorted(file for file in path.rglob("*") if file.is_file()) or [path]
@@ -64,7 +64,7 @@ class Bench:
         self.code = digest(
             *(ROOT / "tools/bench" / name for name in ("coldplug", "herd", "memory", "storm")),
             ROOT / "tools/bench/meminfo.h",
-            *(ROOT / "scripts" / name for name in ("coldplug", "image", "vm")),
+            *(ROOT / "scripts" / name for name in ("bench/coldplug", "build/image", "vm")),
         )
         self.kernels = {variant: self.kernel(variant) for variant in ("c", "rust")}
 
@@ -77,7 +77,8 @@ class Bench:
         }
 
     def is_like(self, result: results.Result) -> bool:
-        """Whether it was made of what is here now: a comparison needs both kernels."""
+        """Return whether the result was made with the current kernels, code and machine. Both
+        kernels must match, because only results of the same pair compare."""
         return (result.kernels, result.code, result.machine) == (
             self.kernels,
             self.code,
@@ -85,7 +86,7 @@ class Bench:
         )
 
     def command(self, run: plan.Run, limit: int) -> list[str]:
-        """What is to be run, or nothing for what needs no boot."""
+        """Return the command of a run; empty if the run boots nothing."""
         scripts = ROOT / "scripts"
         common = ["--variant", run.variant, "--append", run.append, "--log", "bench"]
         common += ["--timeout", str(limit)]
@@ -97,11 +98,12 @@ class Bench:
             case "coldplug":
                 what = ["--suite", run.setting["suite"], "--modules", run.setting["modules"]]
                 memory = "8G" if run.setting["cpus"] > 64 else "4G"
-                return [f"{scripts}/coldplug", *common, *what, "--mem", memory, "--prepared"]
+                return [f"{scripts}/bench/coldplug", *common, *what, "--mem", memory, "--prepared"]
             case "storm":
                 bench = self.build / "bench"
                 numbers = [run.setting["repeats"], *run.setting["callers"]]
-                guest = [f"{bench}/storm", f"{bench}/storm-{run.variant}", *map(str, numbers)]
+                modules = f"DEDUP_MODULES={bench}/storm-{run.variant}"
+                guest = ["env", modules, f"{bench}/storm", *map(str, numbers)]
                 common += ["--mem", "8G"]
             case "kmod.sh 0008":
                 source = (self.build / run.variant).resolve().parent
@@ -121,9 +123,9 @@ class Bench:
         return [f"{scripts}/vm", *common, "--", *guest]
 
     def sizes(self, variant: str) -> dict[str, int]:
-        """Bytes of what is linked into kernel/module/: of its sections, and of the symbols
-        in them that are KUnit tests. What tests only refer to, like their texts, has no
-        name and cannot be told from the rest."""
+        """Return the bytes linked into kernel/module/: of its sections, and of the KUnit tests
+        among their symbols. String literals of the tests have no symbols, so they count as
+        part of the sections only."""
         archive = str(self.build / variant / "kernel/module/built-in.a")
         found = {f"{what} {part}": 0 for what in ("sections", "tests") for part in PARTS}
         sections = self.output("llvm-size", "-A", archive)
@@ -145,7 +147,7 @@ class Bench:
         ).stdout
 
     def without_paths(self, text: str) -> str:
-        """What says where on this machine things lie is nobody's business."""
+        """Replace paths of this machine: they must not appear in published results."""
         text = text.replace(str(self.build), "build").replace(str(ROOT), ".")
         text = text.replace(str(ROOT).lstrip("/"), ".")
         text = re.sub(r"/\S*/module-dedup/", "CACHE/", text)
@@ -159,7 +161,8 @@ class Bench:
         error = None
         qemu = ""
         if command := self.command(run, limit=180 + 5 * run.guess):
-            # In a group of its own: an interrupt is for us, who end the guest.
+            # A process group of its own: Ctrl-C must reach this program only, which then
+            # stops the guest.
             with subprocess.Popen(
                 command,
                 stdout=subprocess.PIPE,
@@ -185,7 +188,7 @@ class Bench:
             else:
                 qemu = (self.build / "log/bench.qemu").read_text()
             if not values and not error:
-                error = "it printed nothing"
+                error = "the run printed nothing"
         else:
             values = self.sizes(run.variant)
         return results.Result(
@@ -202,7 +205,7 @@ class Bench:
 
 
 def expected(run: plan.Run, there: Iterable[results.Result]) -> float:
-    """How long the like of it took here, or else the guess."""
+    """Return the median duration of similar runs on this machine, or else the guess."""
     took = [
         result.seconds
         for result in there
@@ -221,22 +224,22 @@ def minutes(seconds: float) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", type=Path, required=True)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--llvm-suffix", default="")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", default="", metavar="REGEX", help="only runs with such a name")
-    parser.add_argument("--list", action="store_true", help="only say what there is to do")
-    parser.add_argument("--forecast", action="store_true", help="only say how long it takes")
+    parser.add_argument("--build", type=Path, required=True, help="folder with the built kernels")
+    parser.add_argument("--results", type=Path, required=True, help="file to read and append to")
+    parser.add_argument("--llvm-suffix", default="", help="version suffix of the LLVM tools")
+    parser.add_argument("--quick", action="store_true", help="the 10 minutes of runs")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only runs whose name matches")
+    parser.add_argument("--list", action="store_true", help="list the missing runs and exit")
+    parser.add_argument("--forecast", action="store_true", help="print the expected time and exit")
     arguments = parser.parse_args()
 
     bench = None
     try:
         bench = Bench(arguments.build, arguments.llvm_suffix)
     except FileNotFoundError as error:
-        # What is to be done can be said before there is anything to do it with.
+        # Listing and forecasting work before anything is built.
         if not arguments.list and not arguments.forecast:
-            sys.exit(f"error: there is no {error.filename} yet: scripts/bench without --prepared")
+            sys.exit(f"error: there is no {error.filename} yet: run make bench without --prepared")
     there = results.read(arguments.results) if arguments.results.exists() else []
     runs = list(plan.quick() if arguments.quick else plan.everything())
     try:
@@ -248,10 +251,10 @@ def main() -> int:
     done = [result.identity() for result in there if bench and bench.is_like(result)]
     todo = [run for run in runs if run.identity() not in done]
     left = sum(expected(run, there) for run in todo)
-    print(f"{len(runs)} runs, {len(runs) - len(todo)} of them are there.", flush=True)
+    print(f"{len(runs)} runs, {len(runs) - len(todo)} of them are complete.", flush=True)
     if todo:
         print(
-            f"The others take about {minutes(left)}. It can be stopped and started again.",
+            f"The others take about {minutes(left)}. It is safe to stop and restart.",
             flush=True,
         )
     if arguments.list:
@@ -272,7 +275,7 @@ def main() -> int:
         there.append(result)
     failed = sum(bool(result.error) for result in there if bench.is_like(result))
     if failed:
-        print(f"{failed} runs failed: the report shows them", file=sys.stderr)
+        print(f"{failed} runs failed; the report lists them", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -287,5 +290,5 @@ if __name__ == "__main__":
     except results.BadResults as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command continues from here", file=sys.stderr)
         sys.exit(130)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The tables of the page and of Documentation/: results as rows of text."""
+"""Tables shared by the report and the results page: results as rows of text."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from figures import NAMES
 from measures import FAILURES, column, image_name, storm_rows
 from results import Result, Spread, ratios, spread
 
-# Column and cell.
+# Cells by column.
 Row = dict[str, str]
 
 CALLS = [
@@ -28,14 +28,14 @@ class Table:
 
 
 def table(rows: Iterable[Row], *columns: str) -> Table:
-    """All columns, or only those."""
+    """Make a table of the named columns, or of all."""
     rows = list(rows)
     head = columns or (tuple(rows[0]) if rows else ())
     return Table(head, [[row[name] for name in head] for row in rows])
 
 
-def said(of: Spread | None, digits: int = 0, unit: float = 1) -> str:
-    """Median, and least and most where they differ."""
+def format_spread(of: Spread | None, digits: int = 0, unit: float = 1) -> str:
+    """Format the median, with the least and the most in parentheses where they differ."""
     if not of:
         return "-"
     median, least, most = (
@@ -44,12 +44,14 @@ def said(of: Spread | None, digits: int = 0, unit: float = 1) -> str:
     return median if least == most else f"{median} ({least}\N{EN DASH}{most})"
 
 
-def to_c(results: Iterable[Result], mechanism: str, value: Callable[[Result], float | None]) -> str:
-    """The ratios of the turns, in words."""
+def ratio_to_c(
+    results: Iterable[Result], mechanism: str, value: Callable[[Result], float | None]
+) -> str:
+    """Format the ratios to c over all turns."""
     if mechanism == "c":
         return "1"
     of = spread(ratios(results, mechanism, value))
-    return said(of, 2 if of and of.least >= 0.1 else 4)
+    return format_spread(of, 2 if of and of.least >= 0.1 else 4)
 
 
 def boots(of: Sequence[Result], image: tuple[str, str]) -> list[Row]:
@@ -66,28 +68,30 @@ def boots(of: Sequence[Result], image: tuple[str, str]) -> list[Row]:
 def boot_row(
     image: tuple[str, str], mechanism: str, here: Sequence[Result], at: Sequence[Result]
 ) -> Row:
-    """HERE are the boots of that mechanism among those AT one number of CPUs."""
+    """Summarize HERE, the boots of that mechanism among those AT one number of CPUs."""
     of_udev = spread(measures.user_share(boot) for boot in here)
-    by_kmod = said(spread(map(measures.unpacking, here)), 1)
+    by_kmod = format_spread(spread(map(measures.decompressing, here)), 1)
     return {
         "boot": image_name(image),
         "CPUs": str(here[0].setting["cpus"]),
-        "of": NAMES[mechanism],
+        "kernel": NAMES[mechanism],
         "boots": str(len(here)),
         **{
-            f"failed: {kind}": said(
+            f"failed: {kind}": format_spread(
                 spread(boot.number(f"stats.Mods failed on {kind}") for boot in here)
             )
             for kind in FAILURES
         },
-        "failed loads": said(spread(map(measures.failed, here))),
-        "wasted MB": said(spread(map(measures.wasted, here)), 1, 1e6),
-        "peak vmalloc MiB": said(spread(boot.number("vmalloc peak KiB") for boot in here), 1, 1024),
-        "settled s": said(spread(map(measures.settled, here)), 1),
-        "coldplug s": said(spread(boot.number("coldplug") for boot in here), 1),
-        "settled / c": to_c(at, mechanism, measures.settled),
+        "failed loads": format_spread(spread(map(measures.failed, here))),
+        "wasted MB": format_spread(spread(map(measures.wasted, here)), 1, 1e6),
+        "peak vmalloc MiB": format_spread(
+            spread(boot.number("vmalloc peak KiB") for boot in here), 1, 1024
+        ),
+        "settled s": format_spread(spread(map(measures.settled, here)), 1),
+        "coldplug s": format_spread(spread(boot.number("coldplug") for boot in here), 1),
+        "settled / c": ratio_to_c(at, mechanism, measures.settled),
         "udev in user space": f"{of_udev.median:.0%}" if of_udev else "-",
-        "unpacking s": by_kmod if image in measures.BY_INIT_MODULE else "-",
+        "decompression s": by_kmod if image in measures.BY_INIT_MODULE else "-",
         "modules": str(len(here[0].values["modules"].split())),
     }
 
@@ -105,34 +109,39 @@ def storms(of: Sequence[Result]) -> list[Row]:
                     {
                         "storm": name,
                         "callers": str(callers),
-                        "of": NAMES[mechanism],
-                        "times": str(len(here)),
-                        "wall ms": said(column(here, "wall us"), 1, 1e3),
-                        "wall / c": to_c(of, mechanism, partial(one, name="wall us")),
-                        "owner ms": said(column(here, "owner us"), 1, 1e3),
-                        # One caller has nobody who waits for it.
+                        "kernel": NAMES[mechanism],
+                        "storms": str(len(here)),
+                        "wall ms": format_spread(column(here, "wall us"), 1, 1e3),
+                        "wall / c": ratio_to_c(of, mechanism, partial(one, name="wall us")),
+                        "owner ms": format_spread(column(here, "owner us"), 1, 1e3),
+                        # A single caller has no waiters.
                         **{
-                            f"{title} ms": said(column(here, f"{part} us"), 1, 1e3)
+                            f"{title} ms": format_spread(column(here, f"{part} us"), 1, 1e3)
                             if callers > 1
                             else "-"
                             for title, part in (
-                                ("waiters", "waiter median"),
-                                ("waiters p99", "waiter p99"),
+                                ("waiter", "waiter median"),
+                                ("waiter p99", "waiter p99"),
                             )
                         },
-                        "peak vmalloc, more MiB": said(column(here, "vmalloc peak KiB"), 1, 1024),
-                        "peak / c": to_c(of, mechanism, partial(one, name="vmalloc peak KiB")),
-                        "wasted MB": said(column(here, "wasted bytes"), 1, 1e6),
-                        "loaded": said(column(here, "loaded")),
-                        "EEXIST": said(column(here, "refused")),
-                        "other": said(column(here, "other")),
+                        "peak vmalloc MiB": format_spread(
+                            column(here, "vmalloc peak KiB"), 1, 1024
+                        ),
+                        "peak / c": ratio_to_c(
+                            of, mechanism, partial(one, name="vmalloc peak KiB")
+                        ),
+                        "wasted MB": format_spread(column(here, "wasted bytes"), 1, 1e6),
+                        "loaded": format_spread(column(here, "loaded")),
+                        "EEXIST": format_spread(column(here, "rejected")),
+                        "other": format_spread(column(here, "other")),
                     }
                 )
     return rows
 
 
 def in_memory(runs: Sequence[Result]) -> dict[str, list[Result]]:
-    """kmod.sh 0008 and stress-ng, each with how long or often: what has one name compares."""
+    """Group the runs of kmod.sh 0008 and stress-ng by test and setting; only runs in the same
+    group compare."""
     found: dict[str, list[Result]] = {}
     for run in runs:
         if run.experiment == "kmod.sh 0008":
@@ -156,20 +165,20 @@ def memory(runs: Sequence[Result]) -> list[Row]:
             here = [run for run in of if run.mechanism == mechanism]
             if not here:
                 continue
-            done = said(spread(run.number("operations") for run in here))
+            done = format_spread(spread(run.number("operations") for run in here))
             rows.append(
                 {
                     "test": name,
-                    "of": NAMES[mechanism],
+                    "kernel": NAMES[mechanism],
                     "runs": str(len(here)),
-                    "command s": said(spread(run.number("command s") for run in here), 1),
-                    "peak used MiB": said(spread(map(used, here)), 1, 1024),
-                    "peak used / c": to_c(of, mechanism, used),
-                    "peak vmalloc MiB": said(
+                    "command s": format_spread(spread(run.number("command s") for run in here), 1),
+                    "peak used MiB": format_spread(spread(map(used, here)), 1, 1024),
+                    "peak used / c": ratio_to_c(of, mechanism, used),
+                    "peak vmalloc MiB": format_spread(
                         spread(run.number("vmalloc peak KiB") for run in here), 1, 1024
                     ),
-                    "failed loads": said(spread(map(measures.failed, here))),
-                    "wasted MB": said(spread(map(measures.wasted, here)), 1, 1e6),
+                    "failed loads": format_spread(spread(map(measures.failed, here))),
+                    "wasted MB": format_spread(spread(map(measures.wasted, here)), 1, 1e6),
                     "operations": done if here[0].experiment == "stress-ng" else "-",
                 }
             )
@@ -184,25 +193,26 @@ def costs(runs: Sequence[Result]) -> list[Row]:
         for mechanism in NAMES:
             here = spread(number(run) for run in of if run.mechanism == mechanism)
             if here:
-                ratio = said(spread(ratios(of, mechanism, number)), 4)
+                ratio = format_spread(spread(ratios(of, mechanism, number)), 4)
                 rows.append(
                     {
                         "call": f"{call}()",
-                        "of": NAMES[mechanism],
-                        "instructions": said(here),
+                        "kernel": NAMES[mechanism],
+                        "instructions": format_spread(here),
                         "/ c": "1" if mechanism == "c" else ratio,
                     }
                 )
     return rows
 
 
-# What run.py's sizes() measures, and what it had measured before.
+# Parts that Bench.sizes() measures now.
 PARTS = {
     "text": "text: .text*, .init.text, .exit.text",
     "rodata": "rodata: .rodata*",
     "data": "data: .data*",
     "bss": "bss: .bss*",
 }
+# Parts that it measured in older results files.
 SYMBOLS = {
     "text": "functions, sum of their symbols",
     "data": "all other symbols, their sum",

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Looks at the memory in use every 10 ms until it is told to end (SIGTERM), and
- * then prints the highest values seen. A peak between two looks is not seen.
+ * Samples memory usage every 10 ms until SIGTERM, then prints the highest values.
+ * Misses a peak between two samples.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -10,17 +10,17 @@
 
 #include "../meminfo.h"
 
-static volatile sig_atomic_t over;
+static volatile sig_atomic_t stopped;
 
-static void end(int signal)
+static void stop(int signal)
 {
-	over = signal;
+	stopped = signal;
 }
 
 int main(void)
 {
 	const struct timespec pause = { .tv_nsec = 10 * 1000 * 1000 };
-	const struct sigaction action = { .sa_handler = end };
+	const struct sigaction action = { .sa_handler = stop };
 	struct meminfo now, peak = { 0 };
 	int fd;
 
@@ -29,9 +29,9 @@ int main(void)
 		perror("memory_peak");
 		return 1;
 	}
-	while (!over) {
+	while (!stopped) {
 		if (!read_meminfo(fd, &now)) {
-			fputs("memory_peak: /proc/meminfo cannot be read\n", stderr);
+			fputs("memory_peak: cannot read /proc/meminfo\n", stderr);
 			return 1;
 		}
 		if (now.vmalloc > peak.vmalloc)

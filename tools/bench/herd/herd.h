@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A module of the herd. It does nothing: what it costs to be loaded, and to be
- * loaded for nothing, is all that it is there for. See the Makefile.
+ * A module of the herd. It does nothing: only the cost of loading it matters. See the
+ * Makefile.
  */
 #include <linux/init.h>
 #include <linux/linkage.h>
@@ -11,7 +11,7 @@
 
 #include <asm/cpu_device_id.h>
 
-/* Makes the module as long as the one that it stands for. */
+/* Pad the module to the size of the original. */
 asm(".pushsection .rodata\n"
     "herd_payload:\n"
     ".incbin \"" HERD_PAYLOAD "\", 0, " __stringify(HERD_KIB) " * 1024\n"
@@ -25,7 +25,7 @@ int HERD(void)
 EXPORT_SYMBOL_GPL(HERD);
 
 #ifdef HERD_FEATURE
-/* The CPU devices' modalias matches this, so udev asks once per CPU. */
+/* Matches the modalias of every CPU device, so udev requests it once per CPU. */
 static const struct x86_cpu_id __maybe_unused herd_ids[] = {
 	X86_MATCH_FEATURE(HERD_FEATURE, NULL),
 	{}
@@ -52,5 +52,5 @@ static void __exit herd_exit(void)
 }
 module_exit(herd_exit);
 
-MODULE_DESCRIPTION("A module that every CPU asks for");
+MODULE_DESCRIPTION("Stand-in for a module that udev requests for every CPU");
 MODULE_LICENSE("GPL");

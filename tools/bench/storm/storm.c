@@ -1,35 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Storms: many callers that load one module at the same moment.
+ * Storms: many callers load one module at the same moment.
  *
- * For each number of callers, of both modules and both system calls, threads
- * wait at a barrier and then load. Prints a table, TAB between the columns, whose
- * first line names them. The owner is the caller whose load succeeded first: by
- * finit_module() the others may succeed too.
+ * Runs REPEATS storms for each number of CALLERS, for each module and both system
+ * calls. In each storm, threads wait at a barrier and then load the module. Prints a
+ * table with TABs between the columns; the first line names them. The owner is the
+ * caller whose load succeeds first, or ends first if all fail. With finit_module(),
+ * others may succeed as well. storm_bad is storm_large with a wrong vermagic.
  *
- * Usage: storm FOLDER REPEATS CALLERS...
+ * Usage: env DEDUP_MODULES=FOLDER storm REPEATS CALLERS...
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "dedup_common.h"
 #include "meminfo.h"
 
-#define MAX_CALLERS	255
+#define MOST_CALLERS	255
 
 struct caller_thread {
 	pthread_t thread;
 	const struct load *load;
-	int fd;		/* open before the storm */
+	int fd;		/* opened before the storm */
 	int err;
 	long took;	/* us */
 	long end;	/* us */
 };
 
-static struct caller_thread callers[MAX_CALLERS];
+static struct caller_thread callers[MOST_CALLERS];
 static pthread_barrier_t start;
 
 static int meminfo_fd;
-static volatile bool over;
+static volatile bool stopped;
 static long peak_kib;
 
 static long microseconds(void)
@@ -60,17 +69,17 @@ static long vmalloc_kib(void)
 	struct meminfo info;
 
 	if (!read_meminfo(meminfo_fd, &info))
-		ksft_exit_fail_msg("/proc/meminfo cannot be read\n");
+		ksft_exit_fail_msg("cannot read /proc/meminfo\n");
 	return info.vmalloc;
 }
 
-/* Ahead of the callers, or it would see only what they leave behind. */
+/* Needs a higher priority than the callers. Otherwise it would run after the peak. */
 static void *watch(void *arg)
 {
 	const struct sched_param first = { .sched_priority = 1 };
 
 	pthread_setschedparam(pthread_self(), SCHED_FIFO, &first);
-	while (!over) {
+	while (!stopped) {
 		long seen = vmalloc_kib();
 
 		if (seen > peak_kib)
@@ -82,8 +91,8 @@ static void *watch(void *arg)
 
 static unsigned long wasted_bytes(void)
 {
-	return read_counter("invalid_kread_bytes") + read_counter("invalid_decompress_bytes") +
-	       read_counter("invalid_becoming_bytes") + read_counter("invalid_mod_bytes");
+	return read_mod_counter(INVALID_KREAD_BYTES) + read_mod_counter(INVALID_DECOMPRESS_BYTES) +
+	       read_mod_counter(INVALID_BECOMING_BYTES) + read_mod_counter(INVALID_MOD_BYTES);
 }
 
 static int compare(const void *a, const void *b)
@@ -99,10 +108,10 @@ static void must(int err)
 		ksft_exit_fail_msg("pthread: %s\n", strerror(err));
 }
 
-static void storm(const char *name, const struct load *load, int n)
+static void storm(const char *name, bool is_bad, const struct load *load, int n)
 {
-	long begun, before, last = 0, took[MAX_CALLERS] = {}, waiters;
-	int i, owner = -1, loaded = 0, refused = 0;
+	long begun, before, last = 0, took[MOST_CALLERS] = {}, waiters;
+	int i, owner = -1, loaded = 0, rejected = 0;
 	unsigned long wasted = wasted_bytes();
 	pthread_t watcher;
 
@@ -113,7 +122,7 @@ static void storm(const char *name, const struct load *load, int n)
 			callers[i].fd = open(load->path, O_RDONLY | O_CLOEXEC);
 		must(pthread_create(&callers[i].thread, NULL, call, &callers[i]));
 	}
-	over = false;
+	stopped = false;
 	before = peak_kib = vmalloc_kib();
 	must(pthread_create(&watcher, NULL, watch, NULL));
 	begun = microseconds();
@@ -123,7 +132,7 @@ static void storm(const char *name, const struct load *load, int n)
 		if (load->path)
 			close(callers[i].fd);
 	}
-	over = true;
+	stopped = true;
 	must(pthread_join(watcher, NULL));
 	pthread_barrier_destroy(&start);
 
@@ -131,15 +140,15 @@ static void storm(const char *name, const struct load *load, int n)
 		const struct caller_thread *c = &callers[i];
 
 		last = c->end > last ? c->end : last;
-		refused += c->err == EEXIST;
-		if (c->err)
+		rejected += c->err == EEXIST;
+		loaded += !c->err;
+		if (c->err && !is_bad)
 			continue;
-		loaded++;
 		if (owner < 0 || c->end < callers[owner].end)
 			owner = i;
 	}
 	if (owner < 0)
-		ksft_exit_fail_msg("%s: nobody loaded it: %s\n", name, strerror(callers[0].err));
+		ksft_exit_fail_msg("%s: no load succeeded: %s\n", name, strerror(callers[0].err));
 	for (i = 0, waiters = 0; i < n; i++)
 		if (i != owner)
 			took[waiters++] = callers[i].took;
@@ -147,42 +156,53 @@ static void storm(const char *name, const struct load *load, int n)
 	printf("%s\t%s\t%d\t%ld\t%ld\t%ld\t%ld\t%ld\t%lu\t%d\t%d\t%d\n",
 	       load->path ? "finit_module" : "init_module", name, n, last - begun,
 	       callers[owner].took, took[waiters / 2], took[waiters * 99 / 100],
-	       peak_kib - before, wasted_bytes() - wasted, loaded, refused,
-	       n - loaded - refused);
-	must_unload(name);
+	       peak_kib - before, wasted_bytes() - wasted, loaded, rejected,
+	       n - loaded - rejected);
+	if (!is_bad)
+		must_unload(name);
 }
 
 int main(int argc, char **argv)
 {
-	static const char * const names[] = { "storm_small", "storm_large" };
-	int i, j, k;
+	static const struct {
+		const char *name, *file;
+	} modules[] = {
+		{ "storm_small", "storm_small" },
+		{ "storm_large", "storm_large" },
+		{ "storm_bad", "storm_large" },
+	};
+	unsigned int i;
+	int j, k;
 
-	if (argc < 4)
-		ksft_exit_fail_msg("usage: storm FOLDER REPEATS CALLERS...\n");
-	need_root_and_stats();
+	if (argc < 3)
+		ksft_exit_fail_msg("usage: storm REPEATS CALLERS...\n");
+	need_file(STATS, "CONFIG_MODULE_STATS, and root,");
 	use_own_tmp();
 	meminfo_fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
 	puts("call\tmodule\tcallers\twall us\towner us\twaiter median us\twaiter p99 us\t"
-	     "vmalloc peak KiB\twasted bytes\tloaded\trefused\tother");
-	for (i = 0; i < 2; i++) {
-		char from[PATH_MAX];
-		struct image image;
+	     "vmalloc peak KiB\twasted bytes\tloaded\trejected\tother");
+	for (i = 0; i < ARRAY_SIZE(modules); i++) {
+		bool is_bad = i == 2;
+		struct image image = read_module(modules[i].file);
+		char path[PATH_MAX];
 		struct load file = { .args = "" }, memory = { .args = "", .image = &image };
 
-		module_path(from, argv, names[i]);
-		image = read_image(from);
-		file.path = write_image(&image);
-		for (j = 3; j < argc; j++) {
+		if (is_bad)
+			spoil_string(&image, ".modinfo", "vermagic=");
+		file.path = write_image(path, &image);
+		for (j = 2; j < argc; j++) {
 			int n = atoi(argv[j]);
 
-			if (n < 1 || n > MAX_CALLERS)
-				ksft_exit_fail_msg("'%s' is not 1 to %d callers\n", argv[j], MAX_CALLERS);
-			for (k = 0; k < atoi(argv[2]); k++) {
-				storm(names[i], &file, n);
-				storm(names[i], &memory, n);
+			if (n < 1 || n > MOST_CALLERS)
+				ksft_exit_fail_msg("CALLERS '%s' is not a number from 1 to %d\n",
+						   argv[j], MOST_CALLERS);
+			for (k = 0; k < atoi(argv[1]); k++) {
+				storm(modules[i].name, is_bad, &file, n);
+				storm(modules[i].name, is_bad, &memory, n);
 			}
 		}
-		unlink(file.path);
+		unlink(path);
+		free_image(&image);
 	}
 	return 0;
 }

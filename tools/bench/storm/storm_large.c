@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The same with 4 MB of data.
+ * storm_small with 4 MB of data.
  */
 #include "storm_small.c"
 

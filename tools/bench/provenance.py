@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Which commands made the results that are there, and how much of what they make that is."""
+"""Provenance of the results: the commands that made them, and how complete their runs are."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +21,8 @@ def keys(runs: Iterable[plan.Run]) -> set[str]:
 
 
 def commands(runs: Sequence[Result]) -> list[str]:
-    """Those that made a run which the other does not make; both if there is none."""
+    """Return the commands that made the results: each one with a run that only it makes, or both
+    if there is no such run."""
     there = {key(run.identity()) for run in runs}
     quick, everything = keys(plan.quick()), keys(plan.everything())
     found = [QUICK] if there & (quick - everything) else []
@@ -31,26 +32,26 @@ def commands(runs: Sequence[Result]) -> list[str]:
 
 
 def passes_text(there: set[str], passes: Sequence[set[str]]) -> str:
-    """How much of each pass is there."""
+    """Say how much of each pass is complete."""
     parts = []
     for number, wanted in enumerate(passes, 1):
-        made = len(wanted & there)
-        amount = f"all {made} runs" if made == len(wanted) else f"{made} of {len(wanted)} runs"
+        done = len(wanted & there)
+        amount = f"all {done} runs" if done == len(wanted) else f"{done} of {len(wanted)} runs"
         parts.append(amount if len(passes) == 1 else f"pass {number}, {amount}")
     return "; ".join(parts)
 
 
 def in_words(runs: Sequence[Result], code: Callable[[str], str]) -> str:
-    """Sentences; CODE marks a command."""
+    """Describe the provenance in sentences; CODE marks up a command."""
     there = {key(run.identity()) for run in runs}
     passes = {
         QUICK: [keys(plan.quick())],
         EVERYTHING: [keys(one) for one in plan.passes()],
     }
-    made = commands(runs)
-    parts = [f"{code(command)} ({passes_text(there, passes[command])})" for command in made]
+    used = commands(runs)
+    parts = [f"{code(command)} ({passes_text(there, passes[command])})" for command in used]
     words = f"Made by {' and '.join(parts)}."
-    known = {name for command in made for one in passes[command] for name in one}
+    known = {name for command in used for one in passes[command] for name in one}
     if other := len(there - known):
-        words += f" {other} runs are none that the plan has today."
+        words += f" {other} runs are no longer part of the plan."
     return words
