@@ -6,69 +6,121 @@ VARIANT ?= rust
 T ?= 0008
 CPUS ?= 4
 MEM ?= 4G
-export VARIANT CPUS MEM KSRC ACCEL FULL QUICK
+export VARIANT CPUS MEM CALLS KSRC ACCEL FULL QUICK
 
 .DEFAULT_GOAL := run
-.PHONY: run check bench kernel vm selftest kunit model peek fuzz tree refresh series setup docs doctor soak clean help
+.PHONY: run check kernel vm tree refresh series docs selftest kunit model litmus history peek fuzz \
+	soak debug-suite differential modes third-party herd style bench cost coldplug setup doctor \
+	clean help
 
-run: ## everything, from nothing: build, boot, kmod.sh 0008, the statistics
-	@scripts/run
+##@ Start here
 
-check: ## everything that CI checks; FULL=1: and what takes long, see README
-	@scripts/check
+run: ## build and boot the kernel, run kmod.sh 0008, print the statistics
+	@scripts/test/run
 
-bench: ## the measurements, for hours; QUICK=1: in ten minutes; build/report/index.html
-	@scripts/bench
+check: ## run all checks of CI; FULL=1 adds the slow ones
+	@scripts/ci/check
 
-kernel: ## build one variant to build/VARIANT/arch/x86/boot/bzImage
-	@scripts/kernel '$(VARIANT)'
-
-vm: ## a shell in the guest (scripts/vm runs a command there)
-	@scripts/vm --variant '$(VARIANT)' --cpus '$(CPUS)' --mem '$(MEM)'
-
-selftest: ## one test: T=0001 ... 0013 of the kernel's kmod.sh, or T=finit_dedup
-	@scripts/selftest '$(VARIANT)' '$(T)'
-
-kunit: ## the KUnit tests and doctests, in the guest
-	@scripts/kunit '$(VARIANT)'
-
-model: ## kernel/module/dedup/ under the model checker loom, on the host; FULL=1: longer
-	@scripts/model
-
-peek: ## peek.rs against an ELF crate, on the modules of the build, on the host
-	@scripts/peek
-
-fuzz: ## peek.rs under libFuzzer, for SECONDS=60, on the host
-	@scripts/fuzz '$(SECONDS)'
-
-soak: ## loads in all ways at once, in a small guest, for MINUTES=5
-	@scripts/soak '$(MINUTES)'
-
-docs: ## the pages of Documentation/ as HTML, in build/docs/
-	@scripts/docs
-
-tree: ## lay out the source tree of a variant
-	@scripts/tree '$(VARIANT)'
-
-refresh: ## write the patches anew from build/linux
-	@scripts/refresh
-
-series: ## the work as a patch series against the pristine tree, in build/series/
-	@scripts/series
-
-setup: ## install what is missing
-	@scripts/setup
-
-doctor: ## list the tools: needed, found, where
-	@scripts/doctor
-
-clean: ## remove build/; the cache stays
-	rm -rf build
-
-help: ## this list
-	@sed -n 's/^\([a-z]*\): ## /\1\t/p' Makefile | expand -t 12
+help: ## show this list
+	@sed -nE -e 's/^##@ (.*)/\n\1:/p' -e 's/^([a-z-]+): ## /  \1\t/p' Makefile | expand -t 16 | tail -n +2
 	@echo
-	@echo 'VARIANT=rust (default), c (pristine source), off (patched, switched off), debug,'
-	@echo '    lean (rust without MODULE_DEBUG_AUTOLOAD_DUPS and SCHEDSTATS)'
-	@echo 'KSRC=dir: use that Linux 7.3.y tree; ACCEL=auto|kvm|tcg: of QEMU'
-	@echo 'CPUS=4 MEM=4G: of the guest'
+	@echo 'Variables:'
+	@echo '  VARIANT=rust  kernel to build or boot (default rust):'
+	@echo '                  rust   the patched source, deduplication in Rust'
+	@echo '                  c      the pristine source, the reference'
+	@echo '                  off    the patched source, option disabled'
+	@echo '                  debug  rust with KASAN, lockdep, kmemleak, fault injection'
+	@echo '                  lean   rust without MODULE_DEBUG_AUTOLOAD_DUPS, SCHEDSTATS'
+	@echo '  CPUS=4 MEM=4G size of the guest'
+	@echo '  ACCEL=auto    QEMU accelerator: kvm, tcg, or auto to try KVM once'
+	@echo '  KSRC=dir      use this Linux 7.3.y tree instead of the Debian package'
+	@echo '  ARGS=...      more arguments for the script that a target runs'
+
+##@ Build
+
+kernel: ## build one variant: build/VARIANT/arch/x86/boot/bzImage
+	@scripts/build/kernel '$(VARIANT)'
+
+tree: ## lay out the source tree of a variant: build/linux, build/pristine
+	@scripts/build/tree '$(VARIANT)'
+
+refresh: ## update patches/ from build/linux
+	@scripts/build/refresh
+
+series: ## write the patch series to build/series/
+	@scripts/build/series
+
+docs: ## build Documentation/ as HTML: build/docs/
+	@scripts/build/docs
+
+##@ Test in the guest
+
+vm: ## open a shell in the guest; scripts/vm runs a single command
+	@scripts/vm --variant '$(VARIANT)' --cpus '$(CPUS)' --mem '$(MEM)' $(ARGS)
+
+selftest: ## run one test: T=0001 to 0013 of the kernel's kmod.sh, or T=dup_finit
+	@scripts/test/selftest '$(VARIANT)' '$(T)' $(ARGS)
+
+kunit: ## run the KUnit tests and doctests
+	@scripts/test/kunit '$(VARIANT)'
+
+modes: ## test each value of module.dedup=
+	@scripts/test/modes
+
+differential: ## compare the results of one workload with c; VARIANT=rust or off
+	@scripts/test/differential '$(VARIANT)'
+
+debug-suite: ## run our tests under KASAN, lockdep, kmemleak; ARGS=whole: slow ones
+	@scripts/test/debug-suite $(ARGS)
+
+third-party: ## run stress-ng --module and the kernel's find_symbol.sh
+	@scripts/test/third-party '$(VARIANT)'
+
+herd: ## test tools/module-herd, on the host and during a herd on rust and c
+	@scripts/test/herd
+
+soak: ## load and unload in every way at once, for MINUTES=5
+	@scripts/test/soak '$(MINUTES)'
+
+history: ## check CALLS=200000 random calls for linearizability; ARGS=SEED
+	@scripts/test/history '$(VARIANT)' $(ARGS)
+
+##@ Test on the host
+
+model: ## model-check kernel/module/dedup/ with loom; FULL=1 takes longer
+	@scripts/test/model
+
+litmus: ## check memory ordering with herd7 and the kernel's memory model
+	@scripts/test/litmus
+
+peek: ## compare peek.rs with an ELF crate, on all modules built
+	@scripts/test/peek
+
+fuzz: ## fuzz peek.rs for SECONDS=60
+	@scripts/test/fuzz '$(SECONDS)'
+
+style: ## run shellcheck, rustfmt, clippy, checkpatch and our own rules
+	@for check in shellcheck rustfmt source clippy checkpatch; do \
+		echo "$$check"; scripts/ci/check-style "$$check" || exit; done
+
+##@ Measure
+
+bench: ## run all benchmarks, for hours; QUICK=1: 10 minutes; ARGS=--help
+	@scripts/bench/bench $(ARGS)
+
+cost: ## count the instructions of a load, against c
+	@scripts/bench/cost
+
+coldplug: ## boot Debian with udev, print times and waste; ARGS=--help
+	@scripts/bench/coldplug --variant '$(VARIANT)' --cpus '$(CPUS)' --mem '$(MEM)' $(ARGS)
+
+##@ Housekeeping
+
+setup: ## install missing tools
+	@scripts/build/setup
+
+doctor: ## list the tools required and found
+	@scripts/build/doctor
+
+clean: ## remove build/, but not the cache
+	rm -rf build
