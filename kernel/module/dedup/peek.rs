@@ -155,7 +155,8 @@ impl Format {
 struct Search<'a, I> {
     image: &'a mut I,
     format: &'a Format,
-    /// Offset of the section headers.
+    /// Offset of the section headers. All of them lie in the image, so their offsets do not
+    /// overflow.
     headers: u64,
     /// Index of the section with the section names.
     names_index: u64,
@@ -170,7 +171,7 @@ impl<I: Image> Search<'_, I> {
     fn read_headers(&mut self, first: u64, to: &mut [u8]) -> Option<()> {
         let offset = first * self.format.layout.section_header as u64;
 
-        self.image.read(self.headers.checked_add(offset)?, to)
+        self.image.read(self.headers + offset, to)
     }
 
     /// Takes the offset of the section names from `headers`, which begin with that of section
@@ -249,7 +250,10 @@ pub(crate) fn module_name(image: &mut impl Image, format: &Format) -> Option<Nam
         names: None,
         candidates: CANDIDATES,
     };
-    if search.names_index >= sections {
+    let table_size = sections * layout.section_header as u64;
+    if search.names_index >= sections
+        || search.headers.checked_add(table_size)? > search.image.size()
+    {
         return None;
     }
 
@@ -439,10 +443,13 @@ mod tests {
 
     #[test]
     fn truncated_images_have_no_name() -> Result {
-        let image = image(&NATIVE64, 3, 2)?;
+        for sections in [3, SECTIONS_BEHIND as usize + 3] {
+            let image = image(&NATIVE64, sections, 2)?;
 
-        for len in 0..image.len() {
-            assert!(peek(image.get(..len).ok_or(EINVAL)?, &NATIVE64).is_none());
+            assert!(peek(&image, &NATIVE64).is_some());
+            for len in 0..image.len() {
+                assert!(peek(image.get(..len).ok_or(EINVAL)?, &NATIVE64).is_none());
+            }
         }
         Ok(())
     }
