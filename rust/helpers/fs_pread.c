@@ -26,12 +26,12 @@ __rust_helper loff_t rust_helper_i_size_read(const struct inode *inode)
 }
 
 /*
- * Returns true if an up-to-date folio holds what read() would return: in file
- * systems on block devices and in tmpfs. Cluster file systems drop such folios
- * when they give up their lock. A network file system must ask its server first,
- * and a FUSE server can change a file at any time. fuseblk has a block device
- * like a disk, but all FUSE mounts set SB_I_IMA_UNVERIFIABLE_SIGNATURE, because
- * their files change without the kernel's knowledge.
+ * Returns true if read() would return the contents of an up-to-date folio
+ * without further checks. This holds for tmpfs and for file systems on block
+ * devices; cluster file systems drop their folios before they give up the lock
+ * of a file. It does not hold for network file systems, which ask their server,
+ * or for FUSE, whose server can change a file at any time. fuseblk is on a
+ * block device, but all FUSE mounts set SB_I_IMA_UNVERIFIABLE_SIGNATURE.
  */
 static __always_inline bool rust_pread_cache_is_current(const struct file *file)
 {
@@ -45,8 +45,9 @@ static __always_inline bool rust_pread_cache_is_current(const struct file *file)
 }
 
 /*
- * Copies the bytes from the page cache if one folio has them all. Saves the call
- * into the file system, which costs far more than a small copy.
+ * Copies the bytes from the page cache if one up-to-date folio contains all of
+ * them; returns whether it did. Saves a call into the file system, which costs
+ * far more than a small copy.
  */
 static __always_inline bool rust_pread_cached(struct file *file, loff_t pos, void *buf,
 					      size_t len)

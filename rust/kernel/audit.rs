@@ -14,8 +14,8 @@ use crate::{
 /// Must be called at most once in a system call that loads or unloads a module: a second call
 /// replaces the name and leaks the memory of the first.
 ///
-/// May sleep, as it allocates memory. Without memory, the loss of the record is logged. Does
-/// nothing if the current task is not audited, or if the kernel was built without
+/// May sleep, as it allocates memory. If the allocation fails, the name is lost and the audit code
+/// logs that. Does nothing if the current task is not audited, or if the kernel was built without
 /// `CONFIG_AUDITSYSCALL`.
 ///
 /// # Examples

@@ -9,7 +9,8 @@
 //! A name that is found in this way is a hint, like a peeked name: it saves work, and the checks
 //! of the loader decide.
 //!
-//! Equal bytes are also rejected for the same reasons: see [`ImageId`].
+//! The loader also rejects equal bytes for equal reasons, so waiting loads can share its error: see
+//! [`ImageId`].
 
 use kernel::{
     crypto::{
@@ -71,8 +72,8 @@ impl HashKeys {
     }
 }
 
-/// The hash of an image that comes in pieces: NH shortens each piece, and Poly1305 hashes what is
-/// left, as in Adiantum (lib/crypto/nh.c). NH is several times as fast as Poly1305.
+/// The hash of an image that comes in pieces. NH compresses each piece, and Poly1305 hashes the
+/// results, as in Adiantum (lib/crypto/nh.c): NH is several times as fast as Poly1305.
 pub(crate) struct Hash<'a> {
     keys: &'a HashKeys,
     poly: Poly1305,
@@ -95,7 +96,8 @@ impl<'a> Hash<'a> {
         }
     }
 
-    /// Appends messages of [`nh::MESSAGE_SIZE`] by their hashes with [`Hash::message_key`].
+    /// Appends messages of [`nh::MESSAGE_SIZE`] bytes that the caller has hashed with
+    /// [`Hash::message_key`]. `hashes` are their hashes.
     pub(crate) fn update_hashed(&mut self, hashes: &[nh::Hash]) {
         for hash in hashes {
             self.poly.update(hash);
@@ -144,7 +146,7 @@ pub(crate) struct ImageId {
     pub(crate) flags: c_int,
 }
 
-/// A compressed image and the name of its module, which is live or being loaded.
+/// The hash of a compressed image and the name of its module, which is live or being loaded.
 #[pin_data]
 struct LiveSource {
     name: Name,
@@ -161,13 +163,13 @@ impl_list_item! {
     impl ListItem<0> for LiveSource { using ListLinks { self.links }; }
 }
 
-/// The compressed images of modules that are live or being loaded: at most one image for each
-/// module.
+/// The hashes of the compressed images of modules that are live or being loaded, with the names of
+/// the modules. At most one image for each module: the last one.
 #[pin_data]
 pub(crate) struct LiveSources {
     keys: HashKeys,
-    /// Hashed by the length of the image. Process context only; a leaf lock, held to walk one
-    /// bucket. Nothing is allocated or freed under it.
+    /// Hashed by the length of the image. Process context only. A leaf lock, held to walk one
+    /// bucket or, to remove a module, all of them. Nothing is allocated or freed under it.
     #[pin]
     buckets: SpinLock<[List<LiveSource>; BUCKETS]>,
 }
@@ -204,8 +206,8 @@ impl LiveSources {
     }
 
     /// Returns whether an image of `len` bytes, which `read` appends to a hash, has the identity
-    /// `content`. Does not call `read` if the length is another one.
-    // Not inlined, for the same reason.
+    /// `content`. Calls `read` only if the lengths are equal.
+    // Not inlined, to keep stack frames small.
     #[inline(never)]
     pub(crate) fn is_content(
         &self,
@@ -250,26 +252,36 @@ impl LiveSources {
             return;
         };
 
-        self.remove(name);
-        if let Some(list) = self
-            .buckets
-            .lock()
-            .get_mut(usize::from(bucket_of(content.len)))
-        {
+        let mut buckets = self.buckets.lock();
+        let removed = Self::remove_from(&mut *buckets, name);
+
+        if let Some(list) = buckets.get_mut(usize::from(bucket_of(content.len))) {
             list.push_front(source);
         }
+        drop(buckets);
+        // Freed without the lock.
+        drop(removed);
     }
 
-    /// Forgets the module `name`, which is being unloaded or was not loaded. Loads that run at the
-    /// same time may leave an entry behind: it wastes memory until the next unload of that name,
-    /// but what it says stays true.
+    /// Removes the entries of the module `name`, which is being unloaded or was not loaded. A load
+    /// that runs at the same time may add one afterwards. It stays correct and only wastes memory
+    /// until the next unload of that name.
     ///
     /// Must be called without locks held.
     pub(crate) fn remove(&self, name: &Name) {
-        let mut removed = List::new();
         let mut buckets = self.buckets.lock();
+        let removed = Self::remove_from(&mut *buckets, name);
 
-        for list in buckets.iter_mut() {
+        drop(buckets);
+        // Freed without the lock.
+        drop(removed);
+    }
+
+    /// Moves the entries of the module `name` to a list for the caller to free.
+    fn remove_from(buckets: &mut [List<LiveSource>], name: &Name) -> List<LiveSource> {
+        let mut removed = List::new();
+
+        for list in buckets {
             let mut cursor = list.cursor_front();
 
             while let Some(source) = cursor.peek_next() {
@@ -280,9 +292,7 @@ impl LiveSources {
                 }
             }
         }
-        drop(buckets);
-        // Freed without the lock.
-        drop(removed);
+        removed
     }
 }
 

@@ -24,7 +24,7 @@ struct module_dedup_load;
  * The loader
  */
 
-/* Both read and load a module. Return 0 or a negative errno. Sleep. */
+/* Read a module and load it. Both return 0 or a negative errno, and may sleep. */
 int module_init_from_file(struct file *f, const char __user *uargs, int flags,
 			  struct module_dedup_load *dedup);
 int module_init_from_memory(void __user *umod, unsigned long len, const char __user *uargs,
@@ -76,6 +76,7 @@ void module_dedup_joined_list(struct module_dedup_load *load);
 void module_dedup_live(const char *name);
 void module_dedup_unload_begin(void);
 void module_dedup_going(const char *name);
+void module_dedup_unloaded(void);
 int module_dedup_request(char *module_name, bool wait);
 void *module_dedup_helper_ticket(const char *module_name);
 int module_dedup_helper_started(struct subprocess_info *info, struct cred *new);
@@ -123,6 +124,7 @@ static inline void module_dedup_joined_list(struct module_dedup_load *load) { }
 static inline void module_dedup_live(const char *name) { }
 static inline void module_dedup_unload_begin(void) { }
 static inline void module_dedup_going(const char *name) { }
+static inline void module_dedup_unloaded(void) { }
 
 static inline int module_dedup_request(char *module_name, bool wait)
 {

@@ -4,22 +4,24 @@
 //!
 //! User space often asks for the same module many times at once: udev does so for each device that
 //! the module drives. One load is enough. Each other one costs vmalloc space for a file that is
-//! read, and perhaps decompressed, only to be thrown away. So a load waits for a load of the same
-//! module that is in flight. If both are of the same file, with the same flags and arguments, it
-//! gets the same result. Otherwise, it fails with `-EEXIST` once the module is live.
+//! read, and perhaps decompressed, only to be thrown away. So a load waits while another load of
+//! the same module is in flight. If both load the same file with the same flags and arguments, the
+//! waiting load gets the result of the other one. Otherwise, it fails with `-EEXIST` once the
+//! module is live, or with `-EBUSY` if the other load fails after its module has joined the module
+//! list.
 //!
-//! The loader may reject an image because of its signature, its format or its vermagic. Waiting
-//! loads of the same bytes with the same flags can share that error, without reading the image as a
-//! whole: see `live` and `content`.
+//! The loader may reject an image because of its signature, its format or its vermagic. A waiting
+//! load of the same bytes with the same flags shares that error. It reads its image in small pieces
+//! to compare the bytes and allocates no memory of the size of the image: see `live` and `content`.
 //!
 //! The *owner* of a load does the work; a *waiter* waits for an owner. Deduplication never loads a
-//! module and never skips a check: it rejects a load, lets it share the result of its owner, or
-//! leaves it to the loader in C.
+//! module and never accepts one that the loader has not checked: it rejects a load, lets it share
+//! the result of another load, or leaves it to the loader in C.
 //!
 //! # Invariants
 //!
-//! 1. An owner always completes, on every path on which it returns. A task that dies in the kernel
-//!    leaves its entry behind, as in C; a signal ends the waits for it.
+//! 1. An owner completes on every path on which it returns. If its task dies in an oops, the entry
+//!    stays, as in C, and only a signal ends a wait for it.
 //! 2. A result is published and the entry unlinked in one critical section; waiters are woken after
 //!    the lock is dropped.
 //! 3. No lock of this code is held while reading, allocating with `GFP_KERNEL`, waking or sleeping.
@@ -40,8 +42,9 @@
 //! - `ffi`: the entry points
 //! - `image`: images and arguments in files and user memory
 //! - `load`, `request`: the life of a load, and of a request_module() call
-//! - `live`, `content`, `peek`: duplicates of live modules, and the name of an image
+//! - `live`: claims on module names, and duplicates of live modules
 //! - `pending`, `key`: the table of pending work, and what makes two loads the same
+//! - `content`, `peek`: the identity of an image by its bytes, and its name
 //! - `wait_graph`: detection of deadlocks
 //! - `helper`: modprobe processes
 //! - `trace`, `stats`: tracepoints, counters and debugfs files
@@ -106,7 +109,7 @@ struct Dedup {
     /// The waits of all tasks, to detect deadlocks.
     #[pin]
     graph: WaitGraph,
-    /// The modules that failed to load as duplicates, for the file `stats`.
+    /// The modules of which duplicate loads have failed, for the file `stats`.
     #[pin]
     failed: FailedModules,
 }
@@ -137,7 +140,7 @@ impl Dedup {
         }
     }
 
-    /// Returns the state, or [`None`] before [`Dedup::init`] or without memory for it.
+    /// Returns the state, or [`None`] if [`Dedup::init`] has not run or has found no memory.
     ///
     /// May be called from any context.
     fn get() -> Option<&'static Self> {

@@ -44,7 +44,7 @@ use crate::{
 static_assert!(size_of::<Bytes>() == size_of::<bindings::atomic_long_t>());
 static_assert!(size_of::<Events>() == size_of::<bindings::atomic_t>());
 
-/// Returns the amount of deduplication.
+/// Returns the mode that `module.dedup=` has selected.
 fn mode() -> Mode {
     // SAFETY: set_mode() alone writes it, while start_kernel() parses the command line; the
     // parameter has mode 0400.
@@ -71,7 +71,7 @@ unsafe fn name_from_array(name: *const c_char) -> Name {
     Name::new(unsafe { slice::from_raw_parts(name.cast(), len) })
 }
 
-/// Turns the pointer that the loader has into a reference to the load.
+/// Converts the pointer that the loader passes to its hooks into a reference to the load.
 ///
 /// # Safety
 ///
@@ -132,8 +132,8 @@ pub(crate) unsafe extern "C" fn module_dedup_load_file(
     };
     let is_compressed = flags & bindings::MODULE_INIT_COMPRESSED_FILE as c_int != 0;
     // SAFETY: By the first requirement, the refcount of `file` is positive during the call. The
-    // file is from the descriptor table of this task, so a call of fdget_pos() without
-    // f_pos_lock is one of this task.
+    // file comes from the descriptor table of the current task, so only this task can be in an
+    // fdget_pos() section that does not hold f_pos_lock, and it is in none.
     let file = unsafe { LocalFile::from_raw_file(file) };
     let mut image = FileImage::new(file, is_compressed);
     let key = image.key(flags, args);
@@ -244,8 +244,8 @@ pub(crate) unsafe extern "C" fn module_dedup_set_image(
 /// Checks the name that the loader has found in the image: rejects a duplicate before the module is
 /// allocated.
 ///
-/// Claims the name, see [`Load::claim_name`], and then checks the module list, as C does, unless
-/// that was done when the name was peeked. Returns 0 or a negative errno.
+/// Claims the name, see [`Load::claim_name`]. Then checks the module list, as C does, unless the
+/// list was checked when the name was peeked. Returns 0 or a negative errno.
 ///
 /// Sleeps. Must be called without locks held.
 ///
@@ -280,8 +280,8 @@ pub(crate) unsafe extern "C" fn module_dedup_check_name(
     unsafe { bindings::module_check_duplicate(name) }
 }
 
-/// Called when the module of a load has joined the module list. From now on, the result of the load
-/// holds for all loads of that name.
+/// Called when the module of a load has joined the module list. From now on, loads that wait for
+/// the name fail with `-EEXIST` or `-EBUSY` when this load ends, as in C.
 ///
 /// Does not sleep.
 ///
@@ -297,9 +297,9 @@ pub(crate) unsafe extern "C" fn module_dedup_joined_list(load: *mut bindings::mo
     }
 }
 
-/// Counts a duplicate that the loader has detected.
+/// Counts a duplicate that the loader has detected, for the list in `stats`.
 ///
-/// Returns 0, or `-ENOMEM` if there is no memory to list the module.
+/// Returns 0, or `-ENOMEM` if there is no memory for a new entry in the list.
 ///
 /// May sleep. `module_mutex` may be held.
 ///
@@ -342,15 +342,12 @@ pub(crate) unsafe extern "C" fn module_dedup_live(name: *const c_char) {
         return;
     };
 
-    dedup.requests.module_live();
-    if mode() == Mode::Full {
-        // SAFETY: By the requirement, this is the name of a `struct module`, an array of
-        // MODULE_NAME_LEN bytes.
-        dedup.loads.module_live(&unsafe { name_from_array(name) });
-    }
+    // SAFETY: By the requirement, this is the name of a `struct module`, an array of
+    // MODULE_NAME_LEN bytes.
+    dedup.loads.module_live(&unsafe { name_from_array(name) });
 }
 
-/// Called when a module is about to become GOING, unless its unload fails: see
+/// Called before a module becomes GOING. The unload may still fail afterwards: see
 /// [`Requests::unloading`](crate::request::Requests::unloading).
 ///
 /// Does not sleep. `module_mutex` may be held.
@@ -382,6 +379,20 @@ pub(crate) unsafe extern "C" fn module_dedup_going(name: *const c_char) {
     }
 }
 
+/// Called when a module that was GOING has been freed, at the end of its unload.
+///
+/// Does not sleep.
+///
+/// # Safety
+///
+/// Always safe to call.
+#[export]
+pub(crate) unsafe extern "C" fn module_dedup_unloaded() {
+    if let Some(dedup) = Dedup::get() {
+        dedup.loads.module_unloaded();
+    }
+}
+
 /// Requests a module for request_module(): see
 /// [`Requests::request`](crate::request::Requests::request).
 ///
@@ -403,7 +414,7 @@ pub(crate) unsafe extern "C" fn module_dedup_request(name: *mut c_char, wait: bo
 
     dedup.requests.request(
         &dedup.graph,
-        dedup.loads.names(),
+        &dedup.loads,
         // SAFETY: By the requirement, these are MODULE_NAME_LEN bytes, which nobody writes to.
         unsafe { name_from_array(name) },
         wait,

@@ -7,7 +7,8 @@ use kernel::task::{
     Task, //
 };
 
-/// A process that a kernel thread has started, such as a usermode helper.
+/// A usermode helper: a process whose parent is a kernel thread. Other such processes count as
+/// helpers, too, but no task waits for them.
 ///
 /// A TGID can be reused, but not with the same start time.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -74,7 +74,7 @@ impl<'a> FileImage<'a> {
         }
     }
 
-    /// Returns what a load of the file is known by.
+    /// Returns the key of a load of the file, without its `changes`.
     pub(crate) fn key(&self, flags: c_int, args: Args) -> FileKey {
         let inode = self.file.inode_id();
 
@@ -139,8 +139,8 @@ impl UserImage {
         Self { start, len }
     }
 
-    /// Appends the image to `hash`. Hashes whole messages in place, and reads those that lie in two
-    /// pages or whose page cannot be pinned.
+    /// Appends the image to `hash`. Hashes the messages that lie within one page in place, and
+    /// copies the others, as well as those in pages that cannot be pinned.
     // Not inlined, to keep stack frames small.
     #[inline(never)]
     fn hash(&mut self, hash: &mut Hash<'_>) -> Option<()> {
@@ -202,7 +202,7 @@ impl Source for UserImage {
     }
 
     fn size(&self) -> usize {
-        // vmalloc() never allocates more than the machine has.
+        // vmalloc() fails for more pages than the machine has, so nothing would be saved.
         if self.len >> PAGE_SHIFT <= mm::totalram_pages() {
             self.len
         } else {

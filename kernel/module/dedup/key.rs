@@ -15,7 +15,7 @@ use crate::{
     task::bucket_of, //
 };
 
-/// Returns whether the counter was at `one` before it was at `other`. It may have wrapped.
+/// Returns whether `one` is an earlier value of a counter than `other`. The counter may wrap.
 pub(crate) fn is_before(one: u32, other: u32) -> bool {
     (one.wrapping_sub(other) as i32) < 0
 }
@@ -29,7 +29,7 @@ pub(crate) trait Key: Eq + Send + Sync + 'static {
     fn target(&self) -> Target;
 }
 
-/// The arguments of a module, as they were when the load began.
+/// The arguments of a module, copied from user space when the load began.
 #[derive(Clone)]
 pub(crate) enum Args {
     Empty,
@@ -102,8 +102,8 @@ impl Key for FileKey {
 
 /// A load of the module of that name.
 impl Key for Name {
-    /// FNV-1a over words instead of bytes. The rotation moves the bits that differ to where the
-    /// multiplication spreads them.
+    /// FNV-1a over words instead of bytes. The rotation moves the high bits down, so that the next
+    /// multiplication mixes them.
     fn bucket(&self) -> u8 {
         let words = self.as_padded_bytes().chunks_exact(size_of::<u64>());
 
@@ -129,8 +129,8 @@ pub(crate) struct RequestKey {
     /// [`Requests::unloads`](crate::request::Requests) when the request entered the table; not
     /// compared.
     pub(crate) unloads: u32,
-    /// [`Requests::lives`](crate::request::Requests) at that time; not compared.
-    pub(crate) lives: u32,
+    /// [`Loads::changes`](crate::load::Loads::changes) at that time; not compared.
+    pub(crate) changes: u32,
 }
 
 impl PartialEq for RequestKey {

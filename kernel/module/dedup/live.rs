@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Claims on module names: at most one tracked load of a name runs at a time, and none of a module
-//! that is live.
+//! Claims on module names: at most one load at a time has claimed a name. The claim ends when the
+//! module is live or the load has failed.
 //!
-//! A load *claims* its name once it knows it, before it allocates the module. A load that finds its
-//! name claimed, and the module not live, waits until the module is live, the claim ends, or its
-//! patience does. Claims only save work: the checks of the loader under `module_mutex` decide.
+//! A load *claims* the name of its module as soon as the name is known, before it allocates the
+//! module. A load that finds the name claimed waits until the module is live or the claim ends. It
+//! goes on without a claim if the other module has not joined the module list after a few seconds.
+//! Claims only save work: the checks of the loader under `module_mutex` decide.
 //!
-//! As in C, a task that has waited does not try to load the module itself if the load failed:
-//! otherwise many loads of a broken module would fail one after the other. A load that fails before
-//! its module is in the list says nothing about loads of other images. Loads of the same image
-//! share the error; of the others, one claims the name. If that load fails as well, they all go on
-//! in parallel.
+//! If the other load fails after its module has joined the list, its waiters fail, too, as in C:
+//! otherwise many loads of a broken module would fail one after the other. If it fails earlier,
+//! that says nothing about other images. Waiters with the same image share the error; one of the
+//! others claims the name next. If the next load fails as well, the rest go on in parallel.
 
 use kernel::{
     module_list::{
@@ -51,8 +51,8 @@ use crate::{
 
 /// Why a load does not get its name.
 pub(crate) enum ClaimError {
-    /// Another load of the name is done, so that this one is a duplicate: `EEXIST` if the module
-    /// is live, `EBUSY` if the load failed.
+    /// The load is a duplicate of another load of the name: `EEXIST` if the module is live, `EBUSY`
+    /// if the other load has failed.
     Duplicate(Error),
     /// The loader did not accept the same image for another load, with this error.
     BadImage(Error),
@@ -62,17 +62,19 @@ pub(crate) enum ClaimError {
 
 /// Claims `name` for the load of `task`, the current task, until the owner completes or is dropped.
 ///
-/// Waits if another load has claimed the name, unless the module is live: the remaining work of
-/// that load, such as waiting for asynchronous probes, makes no difference then. Claims again if
-/// the other load turns out to be of another module, or fails because of its task.
+/// If another load has claimed the name, fails if the module is live, and waits otherwise. Tries
+/// again if the other load drops its claim, or if it fails because of its task or its image.
 ///
-/// `is_image` tells whether the caller loads that image: it shares the error if the loader does not
-/// accept the image of another load.
+/// `is_image` returns whether an image that the loader did not accept is also that of the caller,
+/// which then shares the error.
 ///
-/// Returns [`None`] if there is no memory for a claim (invariant 4), if other loads do not join the
-/// module list within a few seconds, because their images may never arrive, or if the images of two
-/// other loads are not accepted: nobody queues behind loads that fail. The module list decides
-/// then, as in C.
+/// Returns [`None`] if the caller must go on without a claim, so that the module list decides, as
+/// in C:
+///
+/// - There is no memory for a claim (invariant 4).
+/// - The other loads do not join the module list within a few seconds. Their images may never
+///   arrive.
+/// - The loader has not accepted the images of two other loads. Loads that fail must not queue up.
 ///
 /// Sleeps. Must be called without locks held.
 pub(crate) fn claim<'a>(
@@ -107,7 +109,7 @@ pub(crate) fn claim<'a>(
                         }
                         has_failed = true;
                     }
-                    // The time is limited for all owners together.
+                    // The limit covers the waits for all owners together.
                     Ok(Outcome::Retry)
                         if start.elapsed().as_millis() >= UNLISTED_TIMEOUT.into() =>
                     {
@@ -135,8 +137,7 @@ fn wait(other: &Arc<Pending<Name>>, graph: &WaitGraph) -> Result<Outcome, WaitEr
 
 /// Returns the error of a load that has waited for another load of `name`, which returned `result`.
 ///
-/// A failed load may have found the module live, or another load may have brought it in since: it
-/// is live for the waiter as well then.
+/// The module may be live although the load has failed: another load may have loaded it.
 fn dup_error(name: &Name, result: c_int) -> Error {
     if result == 0 || is_live(name) {
         EEXIST
@@ -154,18 +155,12 @@ pub(crate) fn state(name: &Name) -> Option<ModuleState> {
     module_list::state(name.as_c_str())
 }
 
-/// Returns whether the module `name` is live. As for [`state`].
+/// Returns whether the module `name` is live. The notes on [`state`] apply.
 ///
 /// A module that is being unloaded is not live: it may be gone by the time the image has been read,
 /// so the loader decides then.
 pub(crate) fn is_live(name: &Name) -> bool {
     state(name) == Some(ModuleState::Live)
-}
-
-/// Returns whether the module `name` is being unloaded, or has failed to load and is being freed.
-/// As for [`state`].
-pub(crate) fn is_going(name: &Name) -> bool {
-    state(name) == Some(ModuleState::Going)
 }
 
 /// Returns the name that `task` has claimed.

@@ -2,10 +2,10 @@
 
 //! The life of one load, from the system call to its result.
 //!
-//! A load from a file first enters the table of files: one load of a file runs at a time. The load
-//! that runs then goes through the [stages](Stage), on behalf of the loader in C, which calls
-//! [`Load::claim_name`] and [`Load::joined_list`] on its way. A load from memory has no file to
-//! share and goes through the stages at once.
+//! A load from a file first enters the table of files: one load of a file runs at a time, and the
+//! others wait for it. The one that runs goes through the [stages](Stage). It calls the loader in
+//! C, which calls [`Load::set_image`], [`Load::claim_name`] and [`Load::joined_list`] on its way. A
+//! load from memory has no file to share and starts with the stages.
 
 use core::mem;
 
@@ -70,16 +70,17 @@ use crate::{
     wait_graph::WaitGraph, //
 };
 
-/// The amount of deduplication: `module.dedup=`.
+/// The value of `module.dedup=`: the duplicates that are detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Everything.
+    /// All duplicates, before the image is read where possible.
     Full,
-    /// Loads of one inode, and the name checks of the loader.
+    /// As without this code: loads of one inode share a result; the loader checks the name before
+    /// it allocates the module, and again when the module joins the module list.
     Inode,
-    /// The name checks of the loader.
+    /// Only the two checks of the name.
     Early,
-    /// Only the name check when the module joins the module list.
+    /// Only the check of the name when the module joins the module list.
     None,
 }
 
@@ -88,8 +89,8 @@ pub(crate) trait Source {
     /// Returns whether the image is compressed.
     fn is_compressed(&self) -> bool;
 
-    /// Returns the name of the module, if it can be told without memory of the size of the image:
-    /// from a few small reads, or from a hash of a compressed image. Sleeps.
+    /// Returns the name of the module, if a few small reads or the hash of a compressed image tell
+    /// it. Allocates nothing of the size of the image. Sleeps.
     fn name(&mut self, sources: &LiveSources) -> Option<Name>;
 
     /// Returns whether the image has the identity `content`.
@@ -109,15 +110,18 @@ pub(crate) struct Loads {
     /// Loads that know the name of their module.
     #[pin]
     names: Table<Name>,
-    /// The compressed images of modules.
+    /// Hashes of the compressed images of modules, to tell the name of such an image.
     #[pin]
     sources: LiveSources,
     /// Number of changes of the module list that can make a failed load succeed: a module has
-    /// become live, is GOING, or has failed after it joined the list.
+    /// become live or GOING, has been unloaded, or has failed after it joined the list.
     ///
-    /// [`Release`] pairs with the [`Acquire`] in [`Loads::load_file`]: a load that reads a change
-    /// sees the module list after it.
+    /// [`Release`] pairs with the [`Acquire`] in [`Loads::changes`]: a load or request that reads a
+    /// change sees the module list after it.
     changes: Atomic<u32>,
+    /// Number of modules that have joined the module list without a claim on their name. Relaxed:
+    /// it only saves a look at the list, which decides.
+    unclaimed: Atomic<u32>,
 }
 
 impl Loads {
@@ -128,7 +132,14 @@ impl Loads {
             names <- Table::new(),
             sources <- LiveSources::new(),
             changes: Atomic::new(0),
+            unclaimed: Atomic::new(0),
         })
+    }
+
+    /// Returns the number of changes of the module list. Two values tell whether a failure from
+    /// before the second one may no longer be true.
+    pub(crate) fn changes(&self) -> u32 {
+        self.changes.load(Acquire)
     }
 
     fn count_change(&self) {
@@ -161,35 +172,32 @@ impl Loads {
     ) -> c_int {
         let task = TaskId::current();
         let is_tracked = matches!(mode, Mode::Full | Mode::Inode);
-        // Relaxed: a task that knows of a change has synchronised with the task that made it.
-        let began = self.changes.load(Relaxed);
+        let began = self.changes();
 
         DEDUP_STATS.loads.add(1, Relaxed);
         loop {
-            key.changes = self.changes.load(Acquire);
+            key.changes = self.changes();
             let role = is_tracked.then(|| self.files.enter(&key, &task));
             let owner = match role {
                 Some(Role::Owner(owner)) => Some(owner),
-                Some(Role::Waiter(other)) => {
-                    match self.share(graph, mode, &key, began, source, &other) {
-                        Ok(Shared::Result(result)) => {
-                            DEDUP_STATS.same_file.add(1, Relaxed);
-                            DEDUP_STATS.bytes_saved.add(source.size(), Relaxed);
-                            return result;
-                        }
-                        Ok(Shared::Exists) => {
-                            DEDUP_STATS.same_name.add(1, Relaxed);
-                            DEDUP_STATS.bytes_saved.add(source.size(), Relaxed);
-                            trace::pending(&key.target(), EEXIST);
-                            return EEXIST.to_errno();
-                        }
-                        Ok(Shared::Nothing) => continue,
-                        Err(err) => {
-                            DEDUP_STATS.aborted.add(1, Relaxed);
-                            return Error::from(err).to_errno();
-                        }
+                Some(Role::Waiter(other)) => match self.share(graph, mode, &key, began, &other) {
+                    Ok(Shared::Result(result)) => {
+                        DEDUP_STATS.same_file.add(1, Relaxed);
+                        DEDUP_STATS.bytes_saved.add(source.size(), Relaxed);
+                        return result;
                     }
-                }
+                    Ok(Shared::Exists) => {
+                        DEDUP_STATS.same_name.add(1, Relaxed);
+                        DEDUP_STATS.bytes_saved.add(source.size(), Relaxed);
+                        trace::pending(&key.target(), EEXIST);
+                        return EEXIST.to_errno();
+                    }
+                    Ok(Shared::Nothing) => continue,
+                    Err(err) => {
+                        DEDUP_STATS.aborted.add(1, Relaxed);
+                        return Error::from(err).to_errno();
+                    }
+                },
                 Some(Role::Untracked) => {
                     DEDUP_STATS.untracked.add(1, Relaxed);
                     None
@@ -202,8 +210,8 @@ impl Loads {
         }
     }
 
-    /// Runs a load from a file that no other load has entered, as the owner of the file unless
-    /// there was no memory.
+    /// Runs a load from a file that waits for no other load of the file. `file` is its entry, which
+    /// it has unless there was no memory or loads of files are not deduplicated.
     #[inline(never)]
     fn own(
         &self,
@@ -220,8 +228,8 @@ impl Loads {
         run(&mut this)
     }
 
-    /// Waits for `other`, a load of the same file. Returns what its outcome means for the load of
-    /// `key` and `source`, which began after that many changes of the module list.
+    /// Waits for `other`, a load of the same file. Returns the meaning of its outcome for the load
+    /// of `key`, at whose beginning [`Loads::changes`] was `began`.
     ///
     /// Sleeps. Must be called without locks held.
     #[inline(never)]
@@ -231,7 +239,6 @@ impl Loads {
         mode: Mode,
         key: &FileKey,
         began: u32,
-        source: &mut impl Source,
         other: &Arc<Pending<FileKey>>,
     ) -> Result<Shared, WaitError> {
         let outcome = Pending::wait(
@@ -256,19 +263,8 @@ impl Loads {
             // The other load may have failed because of a module that was missing, or in the way,
             // before this load began.
             _ if key::is_before(other.key().changes, began) => Shared::Nothing,
-            _ if other.module().is_none() && !self.is_still_true(result, source) => Shared::Nothing,
             _ => Shared::Result(result),
         })
-    }
-
-    /// Returns whether `result`, of a load whose module did not join the module list, is also true
-    /// now: whether the module that was being unloaded still is. Its end is not counted as a
-    /// change.
-    fn is_still_true(&self, result: c_int, source: &mut impl Source) -> bool {
-        to_result(result) != Err(EBUSY)
-            || source
-                .name(&self.sources)
-                .is_some_and(|name| live::is_going(&name))
     }
 
     /// Completes the claim on `name`, whose module is live. The system call of its owner may take
@@ -278,12 +274,19 @@ impl Loads {
         self.names.publish(name, Outcome::Shared(0));
     }
 
-    /// Forgets the pending loads of files and the image of the module `name`, which is GOING: loads
-    /// that begin later must not share a result from before the unload. Does not sleep.
+    /// Detaches the pending loads of the files of the module `name`, which is GOING: a load that
+    /// begins later must not share a result from before the unload. Also removes the hash of its
+    /// compressed image. Does not sleep.
     pub(crate) fn module_going(&self, name: &Name) {
         self.count_change();
         self.files.detach(name);
         self.sources.remove(name);
+    }
+
+    /// Records that a module that was GOING has been freed: a load that begins later must not share
+    /// a failure because of it. Does not sleep.
+    pub(crate) fn module_unloaded(&self) {
+        self.count_change();
     }
 
     /// Loads a module from memory.
@@ -315,7 +318,7 @@ enum Shared {
     Result(c_int),
     /// The module is live, with other flags or arguments.
     Exists,
-    /// None: the waiter starts again.
+    /// The outcome does not apply to the waiter, which starts over.
     Nothing,
 }
 
@@ -329,16 +332,18 @@ enum Shared {
 enum Stage<'a> {
     /// The name of the module is not known.
     Unnamed,
-    /// The name is known. It is claimed in mode `full`, unless there was no memory or other loads
-    /// kept the claim for too long.
+    /// The name is known. In mode `full`, the load has claimed it, unless [`live::claim`] returned
+    /// [`None`].
     Named(Name, Option<Owner<'a, Name>>),
-    /// The name is claimed, and no module of that name was in the module list afterwards. Only a
-    /// load without a claim can add one, so the loader need not look before it adds its own.
+    /// The load has claimed the name, and then found no module of that name in the module list. The
+    /// loader skips its early check: only a load without a claim can have added such a module, and
+    /// the check under `module_mutex` finds it.
     Vacant(Name, Owner<'a, Name>),
-    /// The module has joined the module list: the result is one for every load of the name.
+    /// The module has joined the module list. Loads that wait for the name fail with `EEXIST` or
+    /// `EBUSY` when this load ends.
     Listed(Name, Option<Owner<'a, Name>>),
-    /// Another load of the name or of the image is done, or the module is live: this load is a
-    /// duplicate.
+    /// The load is a duplicate: the module is live, or another load of the name or of the same
+    /// image has ended.
     Rejected,
     /// The load could not wait for another load of the name, because of a signal or a deadlock.
     Aborted,
@@ -357,7 +362,9 @@ pub(crate) struct Load<'a> {
     is_compressed: bool,
     /// The entry of the file, if the load has one.
     file: Option<&'a Owner<'a, FileKey>>,
-    /// The identity of the image, once the loader has read it and if it is worth its cost.
+    /// Value of [`Loads::unclaimed`] when the load began.
+    unclaimed: u32,
+    /// The identity of the image. Computed only if it may be of use: see [`Load::set_image`].
     content: Option<Content>,
     stage: Stage<'a>,
 }
@@ -382,12 +389,13 @@ impl<'a> Load<'a> {
             counters,
             is_compressed: false,
             file: None,
+            unclaimed: loads.unclaimed.load(Relaxed),
             content: None,
             stage: Stage::Unnamed,
         }
     }
 
-    /// Returns how much is deduplicated.
+    /// Returns the mode that `module.dedup=` has selected.
     pub(crate) fn mode(&self) -> Mode {
         self.mode
     }
@@ -400,7 +408,7 @@ impl<'a> Load<'a> {
     /// Runs the load, from its first to its last stage, and returns its result.
     ///
     /// Rejects a duplicate before anything of the size of the image is allocated, if the name of
-    /// the module can be told by then. A load whose name cannot be told always goes to the loader.
+    /// the module is known by then. A load of an unknown name always goes to the loader.
     #[inline(never)]
     fn run(
         &mut self,
@@ -437,7 +445,7 @@ impl<'a> Load<'a> {
             if !matches!(self.stage, Stage::Aborted) {
                 DEDUP_STATS.bytes_saved.add(source.size(), Relaxed);
             }
-            // The loader records the loads that reach it.
+            // The loader writes this audit record for the loads that reach it.
             audit::log_kern_module(name.as_c_str());
         }
         result
@@ -460,23 +468,28 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// Makes `name` the name of the module and claims it, once the loader has read the image: the
-    /// image may have changed since the name was peeked, if it could be.
+    /// Claims `name`, which the loader has found in the image. Does nothing if the load has peeked
+    /// the same name. Drops the claim on another name first: the image may have changed since.
     ///
     /// Fails with `EEXIST` or `EBUSY` for a duplicate, with `EDEADLK`, or with `ERESTARTSYS` on a
     /// signal. Sleeps. Must be called without locks held.
     pub(crate) fn claim_name(&mut self, name: &Name) -> Result {
-        // Other loads of these bytes need not read them, unless they have found the name already.
+        // Lets later loads of these bytes find the name before they read the image.
         if let (Stage::Unnamed, true, Some(content)) =
             (&self.stage, self.is_compressed, self.content)
         {
             self.loads.sources.add(name, content);
         }
-        // The image is in memory: sharing an error of its loader saves nothing now.
-        self.claim(name, |_| false)
+        // The image has been read already: sharing an error saves nothing.
+        let result = self.claim(name, |_| false);
+
+        if result.is_err() {
+            self.forget_image(name);
+        }
+        result
     }
 
-    /// Makes `name` the name of the module and claims it, see [`live::claim`].
+    /// Claims `name` in mode `full`, see [`live::claim`], and enters the stage that results.
     #[inline(never)]
     fn claim(&mut self, name: &Name, is_image: impl FnMut(&ImageId) -> bool) -> Result {
         let name = *name;
@@ -522,12 +535,14 @@ impl<'a> Load<'a> {
     /// Returns whether the loader need not look for a module of that name.
     pub(crate) fn is_vacant(&self) -> bool {
         matches!(self.stage, Stage::Vacant(..))
+            && self.loads.unclaimed.load(Relaxed) == self.unclaimed
     }
 
-    /// The loader has read the image, and has not looked at it yet.
+    /// Must be called when the loader has read the image, before it looks at it.
     ///
-    /// Identifies the image if others may have the same: if they wait for its name, or if it is a
-    /// compressed one whose name is not known yet.
+    /// Hashes the image if the hash may be of use: if other loads wait for the name, to share an
+    /// error with those of the same image; or if the image is compressed and its name is not known,
+    /// to tell the name of later images of the same bytes.
     #[inline(never)]
     pub(crate) fn set_image(&mut self, image: &[u8]) {
         let is_wanted = match &self.stage {
@@ -560,6 +575,8 @@ impl<'a> Load<'a> {
         }
         if let Some(claim) = &claim {
             claim.set_module(name);
+        } else {
+            self.loads.unclaimed.fetch_add(1_u32, Relaxed);
         }
         self.stage = Stage::Listed(name, claim);
     }
@@ -575,21 +592,24 @@ impl<'a> Load<'a> {
         match mem::replace(&mut self.stage, Stage::Unnamed) {
             Stage::Listed(name, claim) => {
                 if result != 0 {
-                    self.loads.count_change();
+                    self.forget_image(&name);
                 }
-                self.forget_image(&name, result);
                 if let Some(claim) = claim {
                     claim.complete(outcome);
                 }
+                // After the claim, because of which loads of other files fail.
+                if result != 0 {
+                    self.loads.count_change();
+                }
             }
             Stage::Named(name, Some(claim)) | Stage::Vacant(name, claim) => {
-                self.forget_image(&name, result);
+                self.forget_image(&name);
                 // A claim that is dropped tells its waiters to start again.
-                if let Some(outcome) = self.image_outcome(outcome) {
+                if let Some(outcome) = self.image_outcome(result) {
                     claim.complete(outcome);
                 }
             }
-            Stage::Named(name, None) => self.forget_image(&name, result),
+            Stage::Named(name, None) => self.forget_image(&name),
             Stage::Unnamed | Stage::Rejected | Stage::Aborted => (),
         }
         if let Some(file) = self.file {
@@ -597,40 +617,38 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Forgets the image of a module that was not loaded.
-    fn forget_image(&self, name: &Name, result: c_int) {
-        if result != 0 && self.content.is_some() && !live::is_live(name) {
+    /// Removes the hash of the image of a module that was not loaded.
+    fn forget_image(&self, name: &Name) {
+        if self.content.is_some() && !live::is_live(name) {
             self.loads.sources.remove(name);
         }
     }
 
-    /// Returns what the `outcome` for loads of the same file is to loads of the same name, if the
-    /// load failed before its module joined the list and the image decided that.
-    fn image_outcome(&self, outcome: Outcome) -> Option<Outcome> {
-        let Outcome::Shared(result) = outcome else {
-            return None;
-        };
+    /// Returns the outcome for the loads that wait for the name of this load, which has failed with
+    /// `result` before its module joined the list. Returns [`None`] if the failure is not due to
+    /// the image: the claim is then dropped, and its waiters start over.
+    fn image_outcome(&self, result: c_int) -> Option<Outcome> {
         let err = to_result(result).err()?;
-        let is_of_image = match err {
-            // Another load has brought the module in.
-            EEXIST | EBUSY => false,
-            // A security module may have looked at the file after a compressed image was
-            // identified.
-            EACCES | EPERM => !self.is_compressed,
-            _ => true,
+        let content = match err {
+            // The module list has decided, not the image.
+            EEXIST | EBUSY => return None,
+            // A security module has denied this file or this task, not these bytes.
+            EACCES => None,
+            _ if self.is_of_this_task(result) => return None,
+            // The same, of a compressed file: a security module looks at it after set_image().
+            EPERM if self.is_compressed => None,
+            _ => self.content,
         };
-        if !is_of_image {
-            return None;
-        }
         let flags = self.flags;
 
         Some(Outcome::BadImage(
             err,
-            self.content.map(|content| ImageId { content, flags }),
+            content.map(|content| ImageId { content, flags }),
         ))
     }
 
-    /// Returns what `result` is to the waiters of this load.
+    /// Returns the outcome for the loads that wait for the file of this load, which has ended with
+    /// `result`.
     fn outcome(&self, result: c_int) -> Outcome {
         if self.is_of_this_task(result) {
             Outcome::Retry
@@ -639,8 +657,8 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Returns whether `result` holds for this task alone: because of a signal, a deadlock or a
-    /// lack of memory.
+    /// Returns whether `result` holds for this task alone: because of a signal, a deadlock, a lack
+    /// of memory, or a security module that has denied the task the load.
     fn is_of_this_task(&self, result: c_int) -> bool {
         if result >= 0 {
             return false;
@@ -651,9 +669,10 @@ impl<'a> Load<'a> {
             // A signal makes the loader fail in many ways, for example while it waits for a module
             // that exports a symbol.
             _ if current!().signal_pending() => true,
-            // Once the module has joined the list, its init function may have decided that.
+            // Once the module has joined the list, any error may be that of its init function, and
+            // loads that wait for the name fail with EBUSY whatever it is, as in C.
             Stage::Listed(..) => false,
-            _ => result == ENOMEM.to_errno(),
+            _ => [ENOMEM, EACCES].map(Error::to_errno).contains(&result),
         }
     }
 }

@@ -20,8 +20,8 @@ const SECTION_NAME: &[u8] = b".gnu.linkonce.this_module\0";
 
 /// Number of sections that kbuild puts after the wanted one, in a module without debug information.
 const SECTIONS_BEHIND: u64 = 8;
-/// Number of section headers to read at once, into a buffer on the stack, if the wanted one is not
-/// there.
+/// Number of section headers to read at once, into a buffer on the stack, if the wanted header is
+/// not at the likely index.
 const HEADERS_AT_ONCE: usize = 5;
 /// Maximum number of such reads. More sections may follow the wanted one, such as those of debug
 /// information.

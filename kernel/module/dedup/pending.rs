@@ -76,7 +76,8 @@ pub(crate) enum Outcome {
     /// The loader did not accept the image. The error holds for loads of the same image, if its
     /// identity is known.
     BadImage(Error, Option<ImageId>),
-    /// Nothing that holds for others. They start again, and one of them becomes the owner.
+    /// The outcome concerns the owner alone. The waiters start over, and one of them becomes the
+    /// next owner.
     Retry,
 }
 
@@ -92,11 +93,11 @@ pub(crate) struct Pending<K> {
     owner: TaskId,
     /// The module that the owner loads, once the module has joined the module list.
     module: SetOnce<Name>,
-    /// Number of waiting tasks, for display and to tell whether the identity of the image is worth
-    /// its cost. Relaxed: nothing depends on it.
+    /// Number of waiting tasks, for display, and for [`Load::set_image`](crate::load::Load) to skip
+    /// the hash of an image that nobody waits for. Relaxed: nothing depends on it.
     waiters: Atomic<u32>,
-    /// Age of the work, in seconds, when the last report of a long wait was logged, or 0. Lets one
-    /// waiter report for all of them. Relaxed: nothing depends on it.
+    /// Age of the work, in seconds, when a waiter last logged that the wait is long, or 0. One
+    /// waiter logs for all of them. Relaxed: nothing depends on it.
     reported: Atomic<u32>,
     /// Written once, under the lock of the table, in the critical section that unlinks the entry.
     /// Read by waiters without the lock: [`SetOnce`] orders the write before any read that sees it.
@@ -124,7 +125,7 @@ const FIRST_REPORT: u32 = 30_000;
 /// Time between later reports, in milliseconds.
 const NEXT_REPORT: u32 = 60_000;
 
-/// Time after which a possible deadlock counts as one, in milliseconds.
+/// Time after which a possible deadlock is treated as a deadlock, in milliseconds.
 const DEADLOCK_TIMEOUT: u32 = 1_000;
 
 /// Time that a task waits for a load whose module has not joined the module list, in milliseconds.
@@ -153,7 +154,7 @@ impl<K: Key> Pending<K> {
         )
     }
 
-    /// Returns what the work is known by.
+    /// Returns the key of the work.
     pub(crate) fn key(&self) -> &K {
         &self.key
     }
@@ -170,14 +171,14 @@ impl<K: Key> Pending<K> {
 
     /// Waits until the owner has completed, and returns the outcome.
     ///
-    /// Fails with [`WaitError::Signal`] if a signal that `mode` allows comes first, with
-    /// [`WaitError::Deadlock`] if the owner waits for the caller, and with
-    /// [`WaitError::Timeout`] if the caller's `patience` ends. `module` is the module that the
-    /// caller loads, if it loads one, for display.
+    /// Fails with [`WaitError::Signal`] if a signal ends the wait, with [`WaitError::Deadlock`] if
+    /// the owner waits for the caller, directly or not, and with [`WaitError::Timeout`] if the wait
+    /// reaches the limit that `patience` sets. `module` is the module that the caller loads, if
+    /// any, for display.
     ///
-    /// The owner always wakes its waiters (invariant 1). A waiter that a signal takes away leaves
-    /// nothing behind: it was only in the list of the completion, which the wait has left when it
-    /// returns, and in `graph`, which holds references (invariant 5).
+    /// The owner always wakes its waiters (invariant 1). A waiter may leave at any time (invariant
+    /// 5): only the wait queue of the completion and `graph` refer to it, and it leaves both before
+    /// this returns.
     ///
     /// Sleeps. Must be called without locks held.
     // Not inlined, for the same reason as above.
@@ -220,9 +221,8 @@ impl<K: Key> Pending<K> {
         result
     }
 
-    /// Sleeps until the owner has completed. Wakes up in between to check for a deadlock that was
-    /// only possible when the wait began, for the end of the caller's patience, and to log a long
-    /// wait.
+    /// Sleeps until the owner has completed. Wakes up in between: to check whether a possible
+    /// deadlock has become a certain one, to give up if `patience` says so, and to log a long wait.
     fn sleep_until_done(
         &self,
         graph: &WaitGraph,
@@ -233,7 +233,7 @@ impl<K: Key> Pending<K> {
     ) -> Result<(), WaitError> {
         let mut slept = 0;
 
-        // Each of the first sleeps ends at one of these times; the others are for reports only.
+        // The first three sleeps end at these times after the start; later ones only for reports.
         for until in [DEADLOCK_TIMEOUT, UNLISTED_TIMEOUT, FIRST_REPORT] {
             match self.sleep(mode, msecs_to_jiffies(until - slept)) {
                 Err(ETIMEDOUT) => slept = until,
@@ -277,7 +277,8 @@ impl<K: Key> Pending<K> {
         {
             return;
         }
-        // Looked up before printk(), which must not take locks of ours.
+        // Look the module up first: printk() formats its arguments with interrupts disabled, so the
+        // formatting must not take the lock of the graph.
         let module = self.module().or_else(|| graph.module_of(&self.owner));
 
         pr_warn!(
@@ -309,7 +310,7 @@ impl<K: Key> Waitable for Pending<K> {
     }
 }
 
-/// The role of a task that enters a table.
+/// The result of [`Table::enter`]: the part that the task has in the work.
 pub(crate) enum Role<'a, K: Key> {
     /// No other task does this work: do it, then [complete](Owner::complete).
     Owner(Owner<'a, K>),
@@ -383,8 +384,8 @@ impl<K: Key> Table<K> {
     where
         K: Clone,
     {
-        // Allocate before taking the lock (invariant 3), though a waiter does not need it: in most
-        // cases there is no other load.
+        // Allocate before taking the lock (invariant 3). A waiter frees the entry again, but most
+        // loads find no other load to wait for.
         self.enter_with(key, Pending::new(key, task).ok())
     }
 
@@ -480,7 +481,7 @@ impl<K: Key> Table<K> {
     /// added or removed meanwhile may be missed. `f` must not sleep.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Pending<K>)) {
         for bucket in 0..BUCKETS {
-            // Never panics: there are as many.
+            // Never panics: the array has BUCKETS elements.
             for pending in self.buckets.lock().0[bucket].iter() {
                 f(&pending);
             }

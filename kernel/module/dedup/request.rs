@@ -5,8 +5,9 @@
 //!
 //! A request that finds the modprobe of another request running waits for it and gets its result.
 //! For some time after a modprobe has succeeded, the same request succeeds without another one. A
-//! modprobe that failed never answers later requests, nor those that began after another module
-//! became live, and none answers requests that began after an unload.
+//! failure answers only the requests that waited for it, and of those only the ones that began
+//! before another module became live. A modprobe that started before an unload answers no request
+//! that began after it.
 
 use kernel::{
     crypto::poly1305::{
@@ -46,6 +47,7 @@ use crate::{
         RequestKey, //
     },
     live,
+    load::Loads,
     pending::{
         Outcome,
         Pending,
@@ -62,8 +64,8 @@ use crate::{
     wait_graph::WaitGraph, //
 };
 
-/// The time for which a modprobe that has succeeded answers later requests: those of callers that
-/// asked before they could see the module. A caller that checks first does not ask again.
+/// Time for which a success answers later requests. It helps callers that looked for the module
+/// just before it was loaded; callers that look afterwards do not request it.
 const REPLAY_TIME: Delta = Delta::from_secs(60);
 
 /// Maximum number of successes to replay. Unprivileged users can cause requests, some with a name
@@ -71,17 +73,18 @@ const REPLAY_TIME: Delta = Delta::from_secs(60);
 const MAX_REPLAYS: usize = 256;
 
 /// Returns whether the result of a request says nothing about others: because of a signal to the
-/// task or to modprobe, a lack of memory, or a lack of slots for modprobe.
+/// task or to modprobe, a lack of memory, of processes or of slots for modprobe, or because usermode
+/// helpers are disabled.
 fn is_of_this_task(result: c_int) -> bool {
     // The low bits of a wait status are the signal that ended the process, if one did.
     (result > 0 && result & 0x7f != 0)
-        || [ERESTARTSYS, ENOMEM, ETIME]
+        || [ERESTARTSYS, ENOMEM, EAGAIN, EBUSY, ETIME]
             .map(Error::to_errno)
             .contains(&result)
 }
 
-/// Maximum number of other requests that a request waits for, before it runs its own modprobe: each
-/// may turn out to have begun before an unload.
+/// Maximum number of other requests that a request waits for before it runs modprobe itself. Each
+/// of them may have a result that does not answer it.
 const MAX_TRIES: usize = 3;
 
 /// A request that has succeeded.
@@ -133,15 +136,9 @@ pub(crate) struct Requests {
     /// [`Release`] pairs with the [`Acquire`] in [`Requests::request`]: the modprobe of a request
     /// that reads the second bump sees the module GOING, so that its success is not one from before
     /// the unload. Relaxed suffices to end replays: a task that knows that an unload has returned
-    /// has synchronised with it by other means, and any other may be answered as if it had asked
-    /// earlier.
+    /// has synchronised with it by other means, and the request of any other task may be ordered
+    /// before the unload.
     unloads: Atomic<u32>,
-    /// Number of modules that have become live. A modprobe that fails answers no request that began
-    /// after a change: it may have missed that module.
-    ///
-    /// [`Release`] pairs with the [`Acquire`] in [`Requests::key`]: the modprobe of a request that
-    /// reads a change sees that module.
-    lives: Atomic<u32>,
     hash_key: poly1305::Key,
 }
 
@@ -152,7 +149,6 @@ impl Requests {
             in_flight <- Table::new(),
             done <- new_spinlock!(List::new(), "module_dedup_done"),
             unloads: Atomic::new(0),
-            lives: Atomic::new(0),
         })
     }
 
@@ -163,7 +159,7 @@ impl Requests {
 
     // Not inlined, to keep the stack frames of requests small.
     #[inline(never)]
-    fn key(&self, name: Name, unloads: u32) -> RequestKey {
+    fn key(&self, name: Name, unloads: u32, changes: u32) -> RequestKey {
         let mut hash = Poly1305::new(&self.hash_key);
 
         hash.update(name.as_padded_bytes());
@@ -172,13 +168,8 @@ impl Requests {
             name,
             bucket,
             unloads,
-            lives: self.lives.load(Acquire),
+            changes,
         }
-    }
-
-    /// Records that a module has become live.
-    pub(crate) fn module_live(&self) {
-        self.lives.fetch_add(1_u32, Release);
     }
 
     /// Starts a new unload generation. Must be called before a module becomes GOING and again
@@ -188,21 +179,21 @@ impl Requests {
     }
 
     /// Requests `name`: calls `modprobe`, unless another request can answer this one. Calls
-    /// `report` for such a duplicate. `names` are the claims of loads, for display.
+    /// `report` for such a duplicate.
     ///
     /// With `wait`, returns the result of modprobe: 0, a negative errno, or its exit status.
     /// Returns `-ERESTARTSYS` if a fatal signal ended the wait.
     /// Without `wait`, the caller does not need a result: it waits for no request, and no request
     /// waits for it.
     ///
-    /// Returns `-EDEADLK` if the modprobe that could answer runs for a module whose init function
-    /// makes this request.
+    /// Returns `-EDEADLK` if the wait for another request would deadlock: for example, if that
+    /// request was made by the init function of a module whose load waits for the caller.
     ///
     /// Sleeps. Must be called without locks held.
     pub(crate) fn request(
         &self,
         graph: &WaitGraph,
-        names: &Table<Name>,
+        loads: &Loads,
         name: Name,
         wait: bool,
         modprobe: impl FnOnce() -> c_int,
@@ -215,8 +206,8 @@ impl Requests {
             }
         };
 
-        // Relaxed: a task that knows that a module is live has synchronised with its load.
-        let began = self.lives.load(Relaxed);
+        let task = TaskId::current();
+        let began = loads.changes();
 
         for _ in 0..MAX_TRIES {
             if self.replays(&name) {
@@ -227,7 +218,7 @@ impl Requests {
             // Read before looking for another request: a modprobe of another generation may have
             // found a module that was unloaded before this request began.
             let unloads = self.unloads.load(Acquire);
-            let key = self.key(name, unloads);
+            let key = self.key(name, unloads, loads.changes());
 
             if !wait {
                 let other = self.in_flight.find(&key);
@@ -240,7 +231,6 @@ impl Requests {
                 return 0;
             }
 
-            let task = TaskId::current();
             match self.in_flight.enter(&key, &task) {
                 Role::Owner(owner) => {
                     let result = modprobe();
@@ -255,7 +245,7 @@ impl Requests {
                 }
                 Role::Waiter(other) => {
                     report();
-                    let module = live::claimed_by(names, &task);
+                    let module = live::claimed_by(loads.names(), &task);
 
                     match Pending::wait(
                         &other,
@@ -266,13 +256,13 @@ impl Requests {
                     ) {
                         Ok(Outcome::Shared(result))
                             if other.key().unloads == unloads
-                                && (result == 0 || !key::is_before(other.key().lives, began)) =>
+                                && (result == 0 || !key::is_before(other.key().changes, began)) =>
                         {
                             DEDUP_STATS.requests_joined.add(1, Relaxed);
                             return result;
                         }
-                        // Its result was its own, or its modprobe began before a change of the
-                        // module list that this request may know of.
+                        // The result concerns the other task alone, or its modprobe started before
+                        // a change of the module list that this request may know of.
                         Ok(_) => (),
                         Err(err) => return Error::from(err).to_errno(),
                     }
@@ -310,8 +300,8 @@ impl Requests {
         drop(expired);
     }
 
-    /// Removes the successes that no longer count, and the oldest beyond `max`. Returns them, for
-    /// the caller to free without the lock.
+    /// Removes the successes that have expired or precede an unload, and the oldest beyond `max`.
+    /// Returns them, for the caller to free without the lock.
     fn expire(&self, done: &mut List<Done>, now: Instant<Monotonic>, max: usize) -> List<Done> {
         let unloads = self.unloads.load(Relaxed);
         let mut expired = List::new();

@@ -37,7 +37,7 @@ static int set_mode(const char *val, const struct kernel_param *kp)
 	int mode = sysfs_match_string(modes, val);
 
 	if (mode < 0) {
-		pr_warn("unknown module.dedup=%s, using full\n", val);
+		pr_warn("unknown value '%s' of module.dedup, using full\n", val);
 		mode = MODULE_DEDUP_FULL;
 	}
 	module_dedup_mode = mode;
@@ -63,8 +63,8 @@ module_param(enable_dups_trace, bool_enable_only, 0644);
 #endif
 
 /*
- * Helps to find code that requests a module again without checking whether it is there.
- * Any user can cause requests, so the messages are limited.
+ * Helps to find code that requests a module without checking whether it is
+ * loaded already. Any user can trigger requests, so rate-limit the messages.
  */
 void module_dedup_warn_duplicate(const char *module_name)
 {
@@ -104,7 +104,10 @@ void mod_stat_bump_becoming(struct load_info *info, int flags)
 #endif
 
 #ifdef CONFIG_MODULE_DEBUGFS
-/* Runs after the initcall that creates mod_debugfs_root: the same level, but linked earlier. */
+/*
+ * Initcalls of one level run in link order, and main.o, which creates
+ * mod_debugfs_root, is linked before this file.
+ */
 static int __init module_dedup_debugfs(void)
 {
 	module_dedup_debugfs_init(mod_debugfs_root);

@@ -97,7 +97,7 @@ pub(crate) enum Target {
     },
     /// A module, known by its name.
     Module(Name),
-    /// A request of request_module(): a module name or an alias.
+    /// A request_module() call, known by the module name or alias that it requests.
     Request(Name),
 }
 

@@ -28,7 +28,8 @@ pub(crate) fn bucket_of(value: u64) -> u8 {
     (value.wrapping_mul(GOLDEN_RATIO_64) >> (u64::BITS - u8::BITS)) as u8
 }
 
-/// A task as it was when it began to load, to request or to wait. The task may have exited since.
+/// The identity of a task that loads, requests or waits, taken when it began. The task may have
+/// exited since.
 #[derive(Clone, Copy)]
 pub(crate) struct TaskId {
     /// In the initial PID namespace, as in the log.

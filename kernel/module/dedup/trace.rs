@@ -91,7 +91,7 @@ pub(crate) fn pending(target: &Target, error: Error) {
     module_dedup_pending(kind, name, dev, ino, error.to_errno());
 }
 
-/// A wait is rejected: it would have completed a cycle.
+/// A wait is rejected: it would deadlock.
 pub(crate) fn deadlock(target: &Target) {
     let (kind, name, dev, ino) = fields(target);
 

@@ -20,9 +20,9 @@
 //! after a second, and fails if the cycle is still there. A wait that ends by itself after a few
 //! seconds completes no cycle.
 //!
-//! The graph does not know all waits: it misses those of tasks that found no memory, those for
-//! other resources, and those of processes that lost their parent in the helper. They are not
-//! rejected.
+//! The graph does not contain all waits: it misses waits that found no memory for a node, waits for
+//! other resources, and the link from a helper to descendants whose parent has exited. Deadlocks
+//! through these are not detected.
 
 use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,
@@ -122,8 +122,8 @@ struct Wait {
     task: ARef<Task>,
     /// The module that the waiter loads, for display.
     module: Option<Name>,
-    /// The helper that the waiter was a part of when it began to wait. It can be orphaned from the
-    /// helper later, but not become a part of one.
+    /// The helper that the waiter belonged to when it began to wait. If its parent exits, the
+    /// waiter may no longer belong to it, but it never joins another helper.
     helper: Option<Helper>,
     blocked_on: BlockedOn,
     /// Number of the last search that has visited this wait. This and the fields below belong to
@@ -238,13 +238,15 @@ impl fmt::Display for Wait {
 /// The cycles to search for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Certainty {
-    /// Those that deadlock for certain.
+    /// Only cycles that cannot end by themselves.
     Certain,
-    /// All: also those that end if a helper does not wait for its descendants.
+    /// All cycles, including those through a descendant of a helper. Such a cycle ends if the
+    /// helper exits without waiting for the descendant.
     Possible,
 }
 
-/// The waits of a cycle, as many as fit into a line of the log, from the last to the first.
+/// The waits of a cycle, from the last to the first. Keeps only as many as a line of the log has
+/// room for.
 struct Cycle {
     waits: [Option<Arc<Wait>>; Self::MAX_SHOWN],
     len: usize,
@@ -254,7 +256,7 @@ impl Cycle {
     const MAX_SHOWN: usize = 8;
 }
 
-/// Shows the cycle as the log has it.
+/// Formats the cycle for the log.
 impl fmt::Display for Cycle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.len > Self::MAX_SHOWN {
@@ -357,8 +359,8 @@ impl Graph {
     }
 
     /// Follows `wait` from owner to owner. Returns the predecessor of `start`, if the chain leads
-    /// there. A chain that ends at a task which waits for a helper goes on with each part of that
-    /// helper: those are put on `stack`.
+    /// there. If it leads to a task that waits for a helper, pushes the waits of all processes of
+    /// that helper on `stack`.
     fn follow(
         &self,
         mut wait: Arc<Wait>,
@@ -412,7 +414,7 @@ impl Graph {
         true
     }
 
-    /// Returns the path on which the search came from `start` to `last`.
+    /// Returns the path that the search took from `start` to `last`.
     fn path_to(&self, last: Arc<Wait>, start: &Wait) -> Cycle {
         let mut cycle = Cycle {
             waits: [const { None }; Cycle::MAX_SHOWN],
@@ -458,7 +460,7 @@ impl WorkList {
     }
 
     fn pop(&mut self, graph: &Graph) -> Option<Arc<Wait>> {
-        // No task that waits has PID 0.
+        // PID 0 ends the list: no waiting task has it, so find() returns None.
         let wait = graph.find(self.pid, self.bucket as usize)?;
 
         self.pid = wait.next.load(Relaxed);
@@ -509,8 +511,8 @@ impl WaitGraph {
         };
         let start = wait.0.clone_arc();
 
-        // One critical section: of two waits that complete a cycle together, one comes first, and
-        // the wait that fails is in nobody else's way.
+        // Add, search and remove in one critical section: if two waits together complete a cycle,
+        // exactly one of them fails, and no other search sees the wait that fails.
         let mut graph = self.graph.lock();
         graph.add(wait);
         let cycle = graph.find_cycle(&start, Certainty::Certain);
@@ -675,7 +677,8 @@ impl WaitGuard<'_> {
         let Some(wait) = &self.wait else {
             return Ok(());
         };
-        // As in `WaitGraph::begin`: of two waits of one cycle that are checked at once, one fails.
+        // One critical section, as in `WaitGraph::begin`: if two waits of a cycle are checked at
+        // the same time, only one of them fails.
         let mut graph = self.graph.graph.lock();
         let cycle = graph.find_cycle(wait, Certainty::Possible);
         let removed = cycle.as_ref().map(|_| graph.remove(wait));

@@ -68,8 +68,8 @@ impl Key {
         Ok(Self(words))
     }
 
-    /// Hashes a message of at most [`MESSAGE_SIZE`] bytes, a multiple of [`MESSAGE_UNIT`]. Ignores
-    /// what is behind that.
+    /// Hashes a message of at most [`MESSAGE_SIZE`] bytes, whose length is a multiple of
+    /// [`MESSAGE_UNIT`]. Ignores any further bytes.
     ///
     /// Does not sleep. May be called from any context. Vector registers, where the processor has
     /// them and the context allows their use, are used with preemption disabled.
@@ -89,8 +89,8 @@ impl Key {
         bytes
     }
 
-    /// Hashes messages of [`MESSAGE_SIZE`] bytes each, which follow one another in user memory from
-    /// `ptr` on and lie in one page, without a copy: as many as `hashes` has room for.
+    /// Hashes consecutive messages of [`MESSAGE_SIZE`] bytes in user memory, beginning at `ptr`,
+    /// without copying them: one for each element of `hashes`. All must lie in one page.
     ///
     /// User space may write to a message at any time; its hash is then that of no particular
     /// contents.

@@ -44,7 +44,7 @@ pub(crate) struct DedupStats {
 /// The counters since boot.
 pub(crate) static DEDUP_STATS: DedupStats = DedupStats::new();
 
-/// The counters of rejected loads, by their source.
+/// The counters of rejected loads of one system call.
 pub(crate) struct LoadCounters {
     /// Another load of the name was pending.
     pub(crate) pending: &'static Events,

@@ -110,7 +110,7 @@ struct Records {
     list: List<Record>,
     /// Length of `list`.
     len: usize,
-    /// Number of failed loads of modules that found no room in the list.
+    /// Number of failed loads of further modules, for which the list has no room.
     unrecorded: usize,
 }
 
@@ -147,7 +147,7 @@ impl Records {
     }
 }
 
-/// The modules that failed to load because a module of that name was live or being loaded.
+/// The modules of which loads have failed because a module of that name was live or being loaded.
 #[pin_data]
 pub(crate) struct FailedModules {
     /// Never held while allocating. A leaf lock; `module_mutex` may be held.

@@ -103,7 +103,7 @@ impl Expected {
 
         if result >= 0 {
             Self::Shared(result)
-        } else if (result == ENOMEM.to_errno() && !has_joined)
+        } else if ([ENOMEM, EACCES].map(Error::to_errno).contains(&result) && !has_joined)
             || Task::current().fatal_signal_pending()
             || is_interrupted()
         {
@@ -285,22 +285,18 @@ impl World {
     }
 
     /// Loads a module from memory, as module_dedup_load_memory() does.
-    pub(super) fn load_memory(&self, source: &mut dyn Source, loader: &Loader) -> End {
+    pub(super) fn load_memory(&self, mode: Mode, source: &mut dyn Source, loader: &Loader) -> End {
         let owned = Cell::new(None);
 
-        let result = self.loads.load_memory(
-            &self.graph,
-            Mode::Full,
-            Args::Empty,
-            &mut Dyn(source),
-            |load| {
-                assert_eq!(owned.get(), None, "the loader is called twice");
-                let loaded = loader(load);
+        let result =
+            self.loads
+                .load_memory(&self.graph, mode, Args::Empty, &mut Dyn(source), |load| {
+                    assert_eq!(owned.get(), None, "the loader is called twice");
+                    let loaded = loader(load);
 
-                owned.set(Some(loaded.result));
-                loaded.result
-            },
-        );
+                    owned.set(Some(loaded.result));
+                    loaded.result
+                });
 
         end_of(owned.get(), result)
     }

@@ -15,7 +15,7 @@ use super::{
     loader::{Image, Kernel, MODULE, OTHER},
     model, model_of_loads,
 };
-use crate::target::Name;
+use crate::{load::Mode, target::Name};
 
 /// Loads an image from a file in another task.
 fn spawn_load(kernel: &Arc<Kernel>, file: usize, image: &Image) -> loom::thread::JoinHandle<End> {
@@ -713,6 +713,28 @@ fn failure_before_another_module() {
     });
 }
 
+/// A load that fails while another module is in the list, and then an unload of that module. A load
+/// of the same file that begins after the unload does not share the failure; two preemptions.
+#[test]
+fn failure_beside_an_unload() {
+    model_of_loads(|| {
+        let kernel = Kernel::with_changes();
+        let conflicting = {
+            let kernel = kernel.clone();
+
+            Image::new(MODULE).relocate(move || if kernel.is_listed(OTHER) { FAILED } else { 0 })
+        };
+
+        assert_eq!(kernel.finit_module(0, &Image::new(OTHER)), LOADED);
+        let early = spawn_load(&kernel, 1, &conflicting);
+
+        assert_eq!(kernel.delete_module(OTHER), 0);
+        assert_ne!(kernel.finit_module(1, &conflicting).result(), FAILED);
+        early.join().unwrap();
+        kernel.assert_empty();
+    });
+}
+
 /// A load whose init function fails, one of another file that brings the module in, and then one of
 /// the first file. The module is live all the time that the last one runs, so that the failure is no
 /// result for it; two preemptions.
@@ -745,6 +767,60 @@ fn denied_compressed_file() {
         assert_eq!(kernel.finit_module(0, &image), LOADED);
         let other = other.join().unwrap().result();
         assert!(other == DENIED || other == EXISTS.result());
+        kernel.assert_empty();
+    });
+}
+
+/// A load that a security module denies to its task, beside one of the same file that it allows. The
+/// denial is not shared; two preemptions.
+#[test]
+fn denied_task() {
+    model_of_loads(|| {
+        let kernel = Kernel::new();
+        let image = Image::new(MODULE);
+        let other = spawn_load(&kernel, 0, &image.clone().open(|| DENIED));
+
+        assert_eq!(kernel.finit_module(0, &image).result(), 0);
+        let other = other.join().unwrap().result();
+        assert!(other == DENIED || other == EXISTS.result() || other == 0);
+        kernel.assert_empty();
+    });
+}
+
+/// A compressed load that waits for another load of the module, which fails. Nothing is left of the
+/// image; two preemptions.
+#[test]
+fn compressed_image_beside_a_failure() {
+    model_of_loads(|| {
+        let kernel = Kernel::new();
+        let other = spawn_load(&kernel, 0, &Image::new(MODULE).init(|| FAILED));
+
+        kernel.finit_module(1, &Image::new(MODULE).compressed(b"module").init(|| FAILED));
+        other.join().unwrap();
+        kernel.assert_empty();
+    });
+}
+
+/// A load that has found no module of its name, and another one without a claim, which loads the
+/// module. The first one looks again before it allocates the module.
+#[test]
+fn load_beside_an_unclaimed_one() {
+    model_of_loads(|| {
+        let kernel = Kernel::new();
+        let of_image = kernel.clone();
+        let image = Image::new(MODULE)
+            .open(move || {
+                let other = spawn(&of_image, |kernel| {
+                    kernel.init_module_in(Mode::Inode, &Image::new(MODULE))
+                });
+
+                assert_eq!(other.join().unwrap(), LOADED);
+                0
+            })
+            .allocate(|| unreachable!());
+
+        assert_eq!(kernel.finit_module(0, &image), End::Owned(EXISTS.result()));
+        drop(image);
         kernel.assert_empty();
     });
 }

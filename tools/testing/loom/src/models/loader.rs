@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     content::{Content, LiveSources},
-    load::{Load, Source},
+    load::{Load, Mode, Source},
     target::Name,
 };
 
@@ -36,6 +36,8 @@ pub(super) struct Image {
     /// The bytes of the image.
     bytes: &'static [u8],
     is_compressed: bool,
+    /// Opens the image, before it is read.
+    open: Step,
     /// Reads and verifies the image, before its name is known.
     read: Step,
     /// Allocates the module, after its name was checked.
@@ -58,6 +60,7 @@ impl Image {
             peeked: Some(name),
             bytes: b"image",
             is_compressed: false,
+            open: succeed.clone(),
             read: succeed.clone(),
             allocate: succeed.clone(),
             relocate: succeed.clone(),
@@ -100,7 +103,7 @@ macro_rules! steps {
     };
 }
 
-steps!(read allocate relocate init settle);
+steps!(open read allocate relocate init settle);
 
 impl Source for &Image {
     fn is_compressed(&self) -> bool {
@@ -165,6 +168,11 @@ impl Kernel {
         self.list.lock().state(name) == Some(ModuleState::Live)
     }
 
+    /// Returns whether the module is in the list.
+    pub(super) fn is_listed(&self, name: &CStr) -> bool {
+        self.list.lock().state(name).is_some()
+    }
+
     /// Loads a module from a file.
     pub(super) fn finit_module(&self, file: usize, image: &Image) -> End {
         self.finit_module_with(file, &[], image)
@@ -184,12 +192,17 @@ impl Kernel {
 
     /// Loads a module from memory.
     pub(super) fn init_module(&self, image: &Image) -> End {
+        self.init_module_in(Mode::Full, image)
+    }
+
+    /// Loads a module from memory, with this amount of deduplication.
+    pub(super) fn init_module_in(&self, mode: Mode, image: &Image) -> End {
         // Such a load shares no result.
         let number = usize::MAX;
 
         self.call(Kind::Load(number), image, |stage| {
             self.world
-                .load_memory(&mut { image }, &|load| self.load(load, image, stage))
+                .load_memory(mode, &mut { image }, &|load| self.load(load, image, stage))
         })
     }
 
@@ -200,9 +213,11 @@ impl Kernel {
         let call = || {
             let (end, is_recorded) = audit::syscall(|| load(&stage));
 
+            let is_unread = end.is_owned() && stage.get() == Stage::NotCalled;
+
             // The other load records its module itself.
             assert!(
-                is_recorded || waits_for_files() != waits,
+                is_recorded || is_unread || waits_for_files() != waits,
                 "a load without an audit record"
             );
             end
@@ -253,15 +268,18 @@ impl Kernel {
         // module_dedup_going(), as far as loads are concerned.
         self.world.loads.module_going(&Name::new(name.to_bytes()));
         self.free_module(name);
+        self.world.loads.module_unloaded();
         self.list.wake_up_all();
         Ok(())
     }
 
     /// module_init_from_file() or module_init_from_memory().
     fn load(&self, load: &mut Load<'_>, image: &Image, stage: &Cell<Stage>) -> Loaded {
-        stage.set(Stage::NotListed);
-        load.set_image(image.bytes);
-        let result = self.load_module(load, image, stage);
+        let result = run(&image.open).and_then(|()| {
+            stage.set(Stage::NotListed);
+            load.set_image(image.bytes);
+            self.load_module(load, image, stage)
+        });
 
         Loaded {
             result: result.err().unwrap_or(0),
@@ -383,8 +401,13 @@ impl Kernel {
         for name in [MODULE, OTHER] {
             let state = self.list.lock().state(name);
 
-            assert!(matches!(state, None | Some(ModuleState::Live)));
-            self.world.loads.module_going(&Name::new(name.to_bytes()));
+            match state {
+                None => (),
+                Some(ModuleState::Live) => {
+                    self.world.loads.module_going(&Name::new(name.to_bytes()))
+                }
+                Some(_) => panic!("a load or an unload is in progress"),
+            }
         }
         self.world.assert_empty();
         if let Some(history) = &self.history {

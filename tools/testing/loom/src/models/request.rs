@@ -12,7 +12,7 @@ use loom::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
 use std::sync::Arc;
 
 use super::{common::spawn, for_each_allocation, model, model_exhaustively};
-use crate::{pending::Table, request::Requests, target::Name, wait_graph::WaitGraph};
+use crate::{load::Loads, request::Requests, target::Name, wait_graph::WaitGraph};
 
 /// The result of request_module() if the task is killed while modprobe runs.
 const KILLED: c_int = ERESTARTSYS.to_errno();
@@ -29,7 +29,7 @@ const fn exit_status(status: c_int) -> c_int {
 struct Autoload {
     requests: Requests,
     graph: WaitGraph,
-    names: Table<Name>,
+    loads: Loads,
     modprobes: AtomicI32,
     /// Number of requests that have returned, in models that use it.
     returned: AtomicI32,
@@ -44,7 +44,7 @@ impl Autoload {
         Arc::new(Self {
             requests: Requests::new().make().unwrap(),
             graph: WaitGraph::new().make().unwrap(),
-            names: Table::new().make().unwrap(),
+            loads: Loads::new().make().unwrap(),
             modprobes: AtomicI32::new(0),
             returned: AtomicI32::new(0),
             is_live: AtomicBool::new(true),
@@ -54,7 +54,7 @@ impl Autoload {
     fn request_with(&self, wait: bool, modprobe: impl FnOnce() -> c_int) -> c_int {
         let name = Name::new(b"module");
 
-        (self.requests).request(&self.graph, &self.names, name, wait, modprobe, || ())
+        (self.requests).request(&self.graph, &self.loads, name, wait, modprobe, || ())
     }
 
     fn request(&self, wait: bool, succeed: bool) -> c_int {
@@ -194,6 +194,14 @@ fn request_without_a_slot() {
     beside_a_failure_of_its_own(ETIME.to_errno());
 }
 
+/// No process for modprobe, or usermode helpers are disabled. As if the request was killed;
+/// exhaustive.
+#[test]
+fn request_without_a_helper() {
+    beside_a_failure_of_its_own(EAGAIN.to_errno());
+    beside_a_failure_of_its_own(EBUSY.to_errno());
+}
+
 /// A modprobe that a signal ends, without and with a core dump. As if the request was killed;
 /// exhaustive.
 #[test]
@@ -255,7 +263,26 @@ fn live_beside_a_failing_request() {
         let other = spawn(&autoload, |autoload| autoload.request_live());
 
         autoload.is_live.store(true, SeqCst);
-        autoload.requests.module_live();
+        autoload.loads.module_live(&Name::new(b"module"));
+        assert_eq!(autoload.request_live(), 0);
+        other.join().unwrap();
+        autoload.assert_empty();
+    });
+}
+
+/// A request that begins when a module has been unloaded, beside one whose modprobe may have failed
+/// because of that module. It does not share that failure; exhaustive.
+#[test]
+fn unload_beside_a_failing_request() {
+    model(|| {
+        let autoload = Autoload::new();
+
+        // Only the end of the unload makes modprobe succeed.
+        autoload.is_live.store(false, SeqCst);
+        let other = spawn(&autoload, |autoload| autoload.request_live());
+
+        autoload.is_live.store(true, SeqCst);
+        autoload.loads.module_unloaded();
         assert_eq!(autoload.request_live(), 0);
         other.join().unwrap();
         autoload.assert_empty();
