@@ -331,7 +331,7 @@ mod tests {
     struct Fixture {
         requests: Arc<Requests>,
         graph: Arc<WaitGraph>,
-        names: Arc<Table<Name>>,
+        loads: Arc<Loads>,
         modprobes: Cell<u32>,
         duplicates: Cell<u32>,
     }
@@ -341,7 +341,7 @@ mod tests {
             Ok(Self {
                 requests: Arc::pin_init(Requests::new(), GFP_KERNEL)?,
                 graph: Arc::pin_init(WaitGraph::new(), GFP_KERNEL)?,
-                names: Arc::pin_init(Table::new(), GFP_KERNEL)?,
+                loads: Arc::pin_init(Loads::new(), GFP_KERNEL)?,
                 modprobes: Cell::new(0),
                 duplicates: Cell::new(0),
             })
@@ -350,7 +350,7 @@ mod tests {
         fn request(&self, name: &[u8], wait: bool, modprobe: impl FnOnce() -> c_int) -> c_int {
             self.requests.request(
                 &self.graph,
-                &self.names,
+                &self.loads,
                 Name::new(name),
                 wait,
                 || {
@@ -448,7 +448,7 @@ mod tests {
             assert!(fixture
                 .requests
                 .in_flight
-                .find(&fixture.requests.key(Name::new(b"a"), 0))
+                .find(&fixture.requests.key(Name::new(b"a"), 0, 0))
                 .is_none());
             0
         });
