@@ -48,8 +48,7 @@ impl Key {
 ///
 /// No function allocates or sleeps, so each may be called from any context. Vector registers, where
 /// the processor has them and the context allows their use, are used with preemption disabled, for
-/// at most 4 KiB at a time. Callers that hash much data in process context should do so in pieces
-/// and call `cond_resched()` in between.
+/// at most 4 KiB at a time.
 ///
 /// The value is small enough for the stack: it takes 328 bytes on x86-64, 280 on arm and arm64, and
 /// 112 elsewhere. [`Poly1305::finish`] clears it; dropping it does not.
