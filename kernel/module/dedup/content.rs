@@ -43,6 +43,10 @@ use crate::{
 /// Number of hash buckets: one for each value of a byte.
 const BUCKETS: usize = 1 << u8::BITS;
 
+/// Maximum number of images in a bucket. 8192 in all take about one MiB, and are far more than a
+/// machine has modules.
+const BUCKET_LEN: usize = 32;
+
 /// Bytes that are read and hashed at a time.
 const PIECE: usize = 4096;
 
@@ -146,9 +150,9 @@ pub(crate) struct ImageId {
     pub(crate) flags: c_int,
 }
 
-/// The hash of a compressed image and the name of its module, which is live or being loaded.
+/// A compressed image that the loader has read, and the name of its module.
 #[pin_data]
-struct LiveSource {
+struct KnownImage {
     name: Name,
     content: Content,
     #[pin]
@@ -156,29 +160,29 @@ struct LiveSource {
 }
 
 impl_list_arc_safe! {
-    impl ListArcSafe<0> for LiveSource { untracked; }
+    impl ListArcSafe<0> for KnownImage { untracked; }
 }
 
 impl_list_item! {
-    impl ListItem<0> for LiveSource { using ListLinks { self.links }; }
+    impl ListItem<0> for KnownImage { using ListLinks { self.links }; }
 }
 
-/// The hashes of the compressed images of modules that are live or being loaded, with the names of
-/// the modules. At most one image for each module: the last one.
+/// The hashes of the compressed images that the loader has read last, with the names of their
+/// modules. An entry stays true for ever, whatever becomes of the module: it is about the bytes.
 #[pin_data]
-pub(crate) struct LiveSources {
+pub(crate) struct KnownImages {
     keys: HashKeys,
-    /// Hashed by the length of the image. Process context only. A leaf lock, held to walk one
-    /// bucket or, to remove a module, all of them. Nothing is allocated or freed under it.
+    /// Hashed by the length of the image; newest first. Process context only. A leaf lock, held to
+    /// walk one bucket. Nothing is allocated or freed under it.
     #[pin]
-    buckets: SpinLock<[List<LiveSource>; BUCKETS]>,
+    buckets: SpinLock<[List<KnownImage>; BUCKETS]>,
 }
 
-impl LiveSources {
+impl KnownImages {
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             keys: HashKeys::random()?,
-            buckets <- new_spinlock!([const { List::new() }; BUCKETS], "module_dedup_sources"),
+            buckets <- new_spinlock!([const { List::new() }; BUCKETS], "module_dedup_images"),
         })
     }
 
@@ -202,7 +206,7 @@ impl LiveSources {
         let mut hash = Hash::new(&self.keys);
         hash.read(image, len)?;
         let content = hash.finish(len);
-        self.find(len, |source| source.content == content)
+        self.find(len, |image| image.content == content)
     }
 
     /// Returns whether an image of `len` bytes, which `read` appends to a hash, has the identity
@@ -223,76 +227,54 @@ impl LiveSources {
         read(&mut hash).is_some() && hash.finish(len) == *content
     }
 
-    fn find(&self, len: u64, is_wanted: impl Fn(&LiveSource) -> bool) -> Option<Name> {
+    fn find(&self, len: u64, is_wanted: impl Fn(&KnownImage) -> bool) -> Option<Name> {
         let buckets = self.buckets.lock();
 
         buckets
             .get(usize::from(bucket_of(len)))?
             .iter()
-            .find(|source| source.content.len == len && is_wanted(source))
-            .map(|source| source.name)
+            .find(|image| image.content.len == len && is_wanted(image))
+            .map(|image| image.name)
     }
 
-    /// Records that `name` is the name in the image `content`. Without memory, the next load of
-    /// that image is not recognised.
-    ///
-    /// Replaces the image that was known for that module, to bound their number.
+    /// Records that `name` is the name in the image `content`. Forgets the oldest image of the
+    /// bucket if there are too many. Without memory, the next load of that image is not recognised.
     ///
     /// May sleep. Must be called without locks held.
     pub(crate) fn add(&self, name: &Name, content: Content) {
-        let source = ListArc::pin_init(
-            try_pin_init!(LiveSource {
+        let image = ListArc::pin_init(
+            try_pin_init!(KnownImage {
                 name: *name,
                 content,
                 links <- ListLinks::new(),
             }),
             GFP_KERNEL,
         );
-        let Ok(source) = source else {
+        let Ok(image) = image else {
             return;
         };
 
+        // Freed without the lock, as is an image that is known already: these are dropped last.
+        let _oldest;
         let mut buckets = self.buckets.lock();
-        let removed = Self::remove_from(&mut *buckets, name);
-
-        if let Some(list) = buckets.get_mut(usize::from(bucket_of(content.len))) {
-            list.push_front(source);
+        let Some(list) = buckets.get_mut(usize::from(bucket_of(content.len))) else {
+            return;
+        };
+        if list.iter().any(|known| known.content == content) {
+            return;
         }
-        drop(buckets);
-        // Freed without the lock.
-        drop(removed);
+        list.push_front(image);
+        if list.iter().count() > BUCKET_LEN {
+            _oldest = list.pop_back();
+        }
     }
 
-    /// Removes the entries of the module `name`, which is being unloaded or was not loaded. A load
-    /// that runs at the same time may add one afterwards. It stays correct and only wastes memory
-    /// until the next unload of that name.
-    ///
-    /// Must be called without locks held.
-    pub(crate) fn remove(&self, name: &Name) {
-        let mut buckets = self.buckets.lock();
-        let removed = Self::remove_from(&mut *buckets, name);
+    /// Returns the number of images.
+    #[cfg(any(test, CONFIG_MODULE_DEDUP_KUNIT_TEST))]
+    pub(crate) fn count(&self) -> usize {
+        let buckets = self.buckets.lock();
 
-        drop(buckets);
-        // Freed without the lock.
-        drop(removed);
-    }
-
-    /// Moves the entries of the module `name` to a list for the caller to free.
-    fn remove_from(buckets: &mut [List<LiveSource>], name: &Name) -> List<LiveSource> {
-        let mut removed = List::new();
-
-        for list in buckets {
-            let mut cursor = list.cursor_front();
-
-            while let Some(source) = cursor.peek_next() {
-                if source.name == *name {
-                    removed.push_front(source.remove());
-                } else {
-                    cursor.move_next();
-                }
-            }
-        }
-        removed
+        buckets.iter().map(|list| list.iter().count()).sum()
     }
 }
 
@@ -301,10 +283,6 @@ impl LiveSources {
 mod tests {
     use super::*;
     use kernel::sync::Arc;
-
-    fn is_empty(sources: &LiveSources) -> bool {
-        sources.buckets.lock().iter().all(List::is_empty)
-    }
 
     fn image(last: u8) -> Result<KVec<u8>> {
         let mut image = KVec::from_elem(7, PIECE + 9, GFP_KERNEL)?;
@@ -317,38 +295,57 @@ mod tests {
 
     #[test]
     fn module_is_known_by_its_bytes() -> Result {
-        let sources = Arc::pin_init(LiveSources::new(), GFP_KERNEL)?;
+        let images = Arc::pin_init(KnownImages::new(), GFP_KERNEL)?;
         let name = Name::new(b"module");
         let (one, other) = (image(1)?, image(2)?);
 
-        sources.add(&name, sources.content_of(&one));
-        assert!(sources.name_of(&mut &*one) == Some(name));
+        images.add(&name, images.content_of(&one));
+        assert!(images.name_of(&mut &*one) == Some(name));
         // The same length, other bytes.
-        assert!(sources.name_of(&mut &*other).is_none());
+        assert!(images.name_of(&mut &*other).is_none());
 
-        // One image for each module.
-        sources.add(&name, sources.content_of(&other));
-        sources.remove(&Name::new(b"other"));
-        assert!(sources.name_of(&mut &*one).is_none());
-        assert!(sources.name_of(&mut &*other) == Some(name));
+        images.add(&name, images.content_of(&other));
+        images.add(&name, images.content_of(&one));
+        assert!(images.name_of(&mut &*one) == Some(name));
+        assert!(images.name_of(&mut &*other) == Some(name));
+        assert_eq!(images.count(), 2);
+        Ok(())
+    }
 
-        sources.remove(&name);
-        assert!(sources.name_of(&mut &*other).is_none());
-        assert!(is_empty(&sources));
+    #[test]
+    fn number_of_images_is_bounded() -> Result {
+        let images = Arc::pin_init(KnownImages::new(), GFP_KERNEL)?;
+        let name = Name::new(b"module");
+        let content = |number: usize| Content {
+            len: 1,
+            digest: [number as u8; 16],
+        };
+        let is_known = |number| {
+            images
+                .find(1, |image| image.content == content(number))
+                .is_some()
+        };
+
+        for number in 0..=BUCKET_LEN {
+            images.add(&name, content(number));
+        }
+        assert_eq!(images.count(), BUCKET_LEN);
+        assert!(!is_known(0));
+        assert!(is_known(1) && is_known(BUCKET_LEN));
         Ok(())
     }
 
     #[test]
     fn image_has_its_content_only() -> Result {
-        let sources = Arc::pin_init(LiveSources::new(), GFP_KERNEL)?;
+        let images = Arc::pin_init(KnownImages::new(), GFP_KERNEL)?;
         let (one, other) = (image(1)?, image(2)?);
-        let content = sources.content_of(&one);
+        let content = images.content_of(&one);
 
         for (image, is_same) in [(&one[..], true), (&other[..], false), (&one[1..], false)] {
             let len = image.len() as u64;
             let read = |hash: &mut Hash<'_>| hash.read(&mut { image }, len);
 
-            assert_eq!(sources.is_content(&content, len, read), is_same);
+            assert_eq!(images.is_content(&content, len, read), is_same);
         }
         Ok(())
     }
@@ -368,12 +365,11 @@ mod tests {
             }
         }
 
-        let sources = Arc::pin_init(LiveSources::new(), GFP_KERNEL)?;
+        let images = Arc::pin_init(KnownImages::new(), GFP_KERNEL)?;
         let one = image(1)?;
 
-        sources.add(&Name::new(b"module"), sources.content_of(&one));
-        assert!(sources.name_of(&mut Unread).is_none());
-        sources.remove(&Name::new(b"module"));
+        images.add(&Name::new(b"module"), images.content_of(&one));
+        assert!(images.name_of(&mut Unread).is_none());
         Ok(())
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     content::{
         Content,
         Hash,
-        LiveSources, //
+        KnownImages, //
     },
     key::{
         Args,
@@ -109,18 +109,18 @@ impl Source for FileImage<'_> {
         self.is_compressed
     }
 
-    fn name(&mut self, sources: &LiveSources) -> Option<Name> {
+    fn name(&mut self, images: &KnownImages) -> Option<Name> {
         if self.is_compressed {
-            sources.name_of(self)
+            images.name_of(self)
         } else {
             peek::module_name(self, &FORMAT)
         }
     }
 
-    fn is_content(&mut self, sources: &LiveSources, content: &Content) -> bool {
+    fn is_content(&mut self, images: &KnownImages, content: &Content) -> bool {
         let len = self.file.size();
 
-        sources.is_content(content, len, |hash| hash.read(self, len))
+        images.is_content(content, len, |hash| hash.read(self, len))
     }
 
     fn size(&self) -> usize {
@@ -193,12 +193,12 @@ impl Source for UserImage {
         false
     }
 
-    fn name(&mut self, _: &LiveSources) -> Option<Name> {
+    fn name(&mut self, _: &KnownImages) -> Option<Name> {
         peek::module_name(self, &FORMAT)
     }
 
-    fn is_content(&mut self, sources: &LiveSources, content: &Content) -> bool {
-        sources.is_content(content, self.len as u64, |hash| self.hash(hash))
+    fn is_content(&mut self, images: &KnownImages, content: &Content) -> bool {
+        images.is_content(content, self.len as u64, |hash| self.hash(hash))
     }
 
     fn size(&self) -> usize {

@@ -31,7 +31,7 @@ use crate::{
     content::{
         Content,
         ImageId,
-        LiveSources, //
+        KnownImages, //
     },
     key::{
         self,
@@ -91,10 +91,10 @@ pub(crate) trait Source {
 
     /// Returns the name of the module, if a few small reads or the hash of a compressed image tell
     /// it. Allocates nothing of the size of the image. Sleeps.
-    fn name(&mut self, sources: &LiveSources) -> Option<Name>;
+    fn name(&mut self, images: &KnownImages) -> Option<Name>;
 
     /// Returns whether the image has the identity `content`.
-    fn is_content(&mut self, sources: &LiveSources, content: &Content) -> bool;
+    fn is_content(&mut self, images: &KnownImages, content: &Content) -> bool;
 
     /// Returns the number of bytes that would be allocated to read the image, or 0 if it cannot be
     /// that large.
@@ -110,9 +110,9 @@ pub(crate) struct Loads {
     /// Loads that know the name of their module.
     #[pin]
     names: Table<Name>,
-    /// Hashes of the compressed images of modules, to tell the name of such an image.
+    /// Hashes of compressed images, to tell their names.
     #[pin]
-    sources: LiveSources,
+    pub(crate) images: KnownImages,
     /// Number of changes of the module list that can make a failed load succeed: a module has
     /// become live or GOING, has been unloaded, or has failed after it joined the list.
     ///
@@ -130,7 +130,7 @@ impl Loads {
         try_pin_init!(Self {
             files <- Table::new(),
             names <- Table::new(),
-            sources <- LiveSources::new(),
+            images <- KnownImages::new(),
             changes: Atomic::new(0),
             unclaimed: Atomic::new(0),
         })
@@ -275,12 +275,10 @@ impl Loads {
     }
 
     /// Detaches the pending loads of the files of the module `name`, which is GOING: a load that
-    /// begins later must not share a result from before the unload. Also removes the hash of its
-    /// compressed image. Does not sleep.
+    /// begins later must not share a result from before the unload. Does not sleep.
     pub(crate) fn module_going(&self, name: &Name) {
         self.count_change();
         self.files.detach(name);
-        self.sources.remove(name);
     }
 
     /// Records that a module that was GOING has been freed: a load that begins later must not share
@@ -341,7 +339,7 @@ enum Stage<'a> {
     Vacant(Name, Owner<'a, Name>),
     /// The module has joined the module list. Loads that wait for the name fail with `EEXIST` or
     /// `EBUSY` when this load ends.
-    Listed(Name, Option<Owner<'a, Name>>),
+    Listed(Option<Owner<'a, Name>>),
     /// The load is a duplicate: the module is live, or another load of the name or of the same
     /// image has ended.
     Rejected,
@@ -431,12 +429,12 @@ impl<'a> Load<'a> {
         if self.mode != Mode::Full {
             return Ok(());
         }
-        let Some(name) = source.name(&self.loads.sources) else {
+        let Some(name) = source.name(&self.loads.images) else {
             return Ok(());
         };
-        let (sources, flags) = (&self.loads.sources, self.flags);
+        let (images, flags) = (&self.loads.images, self.flags);
         let is_image =
-            |image: &ImageId| image.flags == flags && source.is_content(sources, &image.content);
+            |image: &ImageId| image.flags == flags && source.is_content(images, &image.content);
         let result = self
             .claim(&name, is_image)
             .and_then(|()| self.check_list(&name));
@@ -478,15 +476,10 @@ impl<'a> Load<'a> {
         if let (Stage::Unnamed, true, Some(content)) =
             (&self.stage, self.is_compressed, self.content)
         {
-            self.loads.sources.add(name, content);
+            self.loads.images.add(name, content);
         }
         // The image has been read already: sharing an error saves nothing.
-        let result = self.claim(name, |_| false);
-
-        if result.is_err() {
-            self.forget_image(name);
-        }
-        result
+        self.claim(name, |_| false)
     }
 
     /// Claims `name` in mode `full`, see [`live::claim`], and enters the stage that results.
@@ -552,7 +545,7 @@ impl<'a> Load<'a> {
         };
 
         if is_wanted {
-            self.content = Some(self.loads.sources.content_of(image));
+            self.content = Some(self.loads.images.content_of(image));
         }
     }
 
@@ -578,7 +571,7 @@ impl<'a> Load<'a> {
         } else {
             self.loads.unclaimed.fetch_add(1_u32, Relaxed);
         }
-        self.stage = Stage::Listed(name, claim);
+        self.stage = Stage::Listed(claim);
     }
 
     /// Ends the load with `result`.
@@ -590,10 +583,7 @@ impl<'a> Load<'a> {
             DEDUP_STATS.performed.add(1, Relaxed);
         }
         match mem::replace(&mut self.stage, Stage::Unnamed) {
-            Stage::Listed(name, claim) => {
-                if result != 0 {
-                    self.forget_image(&name);
-                }
+            Stage::Listed(claim) => {
                 if let Some(claim) = claim {
                     claim.complete(outcome);
                 }
@@ -602,25 +592,16 @@ impl<'a> Load<'a> {
                     self.loads.count_change();
                 }
             }
-            Stage::Named(name, Some(claim)) | Stage::Vacant(name, claim) => {
-                self.forget_image(&name);
+            Stage::Named(_, Some(claim)) | Stage::Vacant(_, claim) => {
                 // A claim that is dropped tells its waiters to start again.
                 if let Some(outcome) = self.image_outcome(result) {
                     claim.complete(outcome);
                 }
             }
-            Stage::Named(name, None) => self.forget_image(&name),
-            Stage::Unnamed | Stage::Rejected | Stage::Aborted => (),
+            Stage::Named(_, None) | Stage::Unnamed | Stage::Rejected | Stage::Aborted => (),
         }
         if let Some(file) = self.file {
             file.complete(outcome);
-        }
-    }
-
-    /// Removes the hash of the image of a module that was not loaded.
-    fn forget_image(&self, name: &Name) {
-        if self.content.is_some() && !live::is_live(name) {
-            self.loads.sources.remove(name);
         }
     }
 

@@ -80,6 +80,10 @@ impl<T, const ID: u64> List<T, ID> {
         self.0.get_or_insert_default().insert(0, item);
     }
 
+    pub fn pop_back(&mut self) -> Option<ListArc<T, ID>> {
+        self.0.as_mut()?.pop()
+    }
+
     pub fn iter(&self) -> Iter<'_, T, ID> {
         Iter(self.items().iter())
     }

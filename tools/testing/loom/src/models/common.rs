@@ -23,7 +23,7 @@ use std::{
 };
 
 use crate::{
-    content::{Content, LiveSources},
+    content::{Content, KnownImages},
     key::{Args, FileKey, Key},
     load::{Load, Loads, Mode, Source},
     pending::{Outcome, Owner, Pending, Role},
@@ -124,11 +124,11 @@ impl Source for Opaque {
         false
     }
 
-    fn name(&mut self, _: &LiveSources) -> Option<Name> {
+    fn name(&mut self, _: &KnownImages) -> Option<Name> {
         None
     }
 
-    fn is_content(&mut self, _: &LiveSources, _: &Content) -> bool {
+    fn is_content(&mut self, _: &KnownImages, _: &Content) -> bool {
         false
     }
 
@@ -145,12 +145,12 @@ impl Source for Dyn<'_> {
         self.0.is_compressed()
     }
 
-    fn name(&mut self, sources: &LiveSources) -> Option<Name> {
-        self.0.name(sources)
+    fn name(&mut self, images: &KnownImages) -> Option<Name> {
+        self.0.name(images)
     }
 
-    fn is_content(&mut self, sources: &LiveSources, content: &Content) -> bool {
-        self.0.is_content(sources, content)
+    fn is_content(&mut self, images: &KnownImages, content: &Content) -> bool {
+        self.0.is_content(images, content)
     }
 
     fn size(&self) -> usize {
@@ -344,7 +344,9 @@ impl World {
     /// No load is in flight and no task waits: nothing is left in the tables, in the graph, or
     /// outside of both.
     pub(super) fn assert_empty(&self) {
-        assert_eq!(sync::live(), 0, "a load or a wait is left");
+        let images = self.loads.images.count();
+
+        assert_eq!(sync::live(), images, "a load or a wait is left");
         DEDUP_STATS.assert_consistent();
         tracepoint::unregister_probe();
     }

@@ -15,7 +15,7 @@ use super::{
     history::{History, Kind, Stage},
 };
 use crate::{
-    content::{Content, LiveSources},
+    content::{Content, KnownImages},
     load::{Load, Mode, Source},
     target::Name,
 };
@@ -110,17 +110,17 @@ impl Source for &Image {
         self.is_compressed
     }
 
-    fn name(&mut self, sources: &LiveSources) -> Option<Name> {
+    fn name(&mut self, images: &KnownImages) -> Option<Name> {
         match self.is_compressed {
-            true => sources.name_of(&mut { self.bytes }),
+            true => images.name_of(&mut { self.bytes }),
             false => self.peeked.map(|name| Name::new(name.to_bytes())),
         }
     }
 
-    fn is_content(&mut self, sources: &LiveSources, content: &Content) -> bool {
+    fn is_content(&mut self, images: &KnownImages, content: &Content) -> bool {
         let len = self.bytes.len() as u64;
 
-        sources.is_content(content, len, |hash| hash.read(&mut { self.bytes }, len))
+        images.is_content(content, len, |hash| hash.read(&mut { self.bytes }, len))
     }
 
     fn size(&self) -> usize {
