@@ -215,25 +215,14 @@ TEST_F_TIMEOUT(pending, owner_succeeds, TEST_LIMIT_S)
 
 TEST_F_TIMEOUT(pending, owner_fails, TEST_LIMIT_S)
 {
-	/* The others wait for the file that the first one loads. */
-	bool has_new_owner = !self->is_same_load && result_of_others(variant->waiters) != EEXIST;
-	struct counters want = waiter_counters(variant->waiters, self->is_same_load,
-					       NR_WAITERS - has_new_owner);
+	struct counters want = waiter_counters(variant->waiters, self->is_same_load, NR_WAITERS);
 	struct load load = load_from(variant->owner, 0, "park=1 init_result=-19");
 	struct owner owner = park_owner(&load, MODULE_NAME);
 
 	start_waiters_from(self->waiters, variant->waiters, load.args);
 	EXPECT_FALSE(is_live(MODULE_NAME));
 	EXPECT_EQ(ENODEV, reap_owner(&owner));
-	if (has_new_owner) {
-		/* The failure may have been before they began, so that they try again. */
-		EXPECT_EQ(EBUSY, reap(&self->waiters[0]));
-		release_new_owner(_metadata, &owner, self->waiters + 1, NR_WAITERS - 1);
-		EXPECT_EQ(0, reap_all(self->waiters + 1, NR_WAITERS - 1, 1, ENODEV));
-	} else {
-		EXPECT_EQ(0, reap_all(self->waiters, NR_WAITERS, 1,
-				      self->is_same_load ? ENODEV : EBUSY));
-	}
+	EXPECT_EQ(0, reap_all(self->waiters, NR_WAITERS, 1, self->is_same_load ? ENODEV : EBUSY));
 	EXPECT_FALSE(is_loaded(MODULE_NAME));
 	want.mod[MODCOUNT] = 0;
 	expect_counters(_metadata, &self->before, &want);

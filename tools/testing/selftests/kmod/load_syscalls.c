@@ -61,7 +61,7 @@ static const char * const names[] = {
 
 static struct image image, user_image;
 
-#define NR_CALLS	13
+#define NR_CALLS	14
 
 /* The storm: shared by the tests and by the callers. */
 static struct {
@@ -354,6 +354,7 @@ enum race {
 	CHANGE_NAME,
 	CHANGE_HEADERS,
 	PROTECT,
+	LOAD,
 	CLOSE,
 };
 
@@ -384,6 +385,8 @@ static void change_header(void)
 	}
 }
 
+static void load_good_file(int fd);
+
 static void *be_other_thread(void *seed)
 {
 	size_t name = find_name(&image) - image.bytes + strlen(MODULE_NAME) - 1;
@@ -403,6 +406,9 @@ static void *be_other_thread(void *seed)
 		case PROTECT:
 			mprotect(other.bytes + below(other.size / page) * page, page,
 				 i % 2 ? PROT_NONE : PROT_READ | PROT_WRITE);
+			break;
+		case LOAD:
+			load_good_file(other.fd);
 			break;
 		case CLOSE:
 			if (one_in(3))
@@ -651,6 +657,28 @@ static void load_closed_fd(void)
 		close(other.fds[i]);
 }
 
+static void load_good_file(int fd)
+{
+	long result = syscall(SYS_finit_module, fd, "", 0);
+
+	if (!result)
+		bump(&storm->loaded);
+	count_result("file that is loaded twice", result, true, true);
+}
+
+/* Two threads load the same file, with the same arguments: one often shares the other's result. */
+static void load_twice(void)
+{
+	int i, n = 1 + below(5);
+
+	other.fd = open(files[GOOD], O_RDONLY | O_CLOEXEC);
+	start_other_thread(LOAD);
+	for (i = 0; i < n; i++)
+		load_good_file(other.fd);
+	stop_other_thread();
+	close(other.fd);
+}
+
 /*
  * Memory
  */
@@ -750,7 +778,8 @@ static void unload(void)
 }
 
 static void (*const calls[NR_CALLS])(void) = {
-	load_file, load_file, load_file, load_file, load_memfd, load_other_fd, load_closed_fd,
+	load_file, load_file, load_file, load_file, load_twice, load_memfd, load_other_fd,
+	load_closed_fd,
 	load_memory, load_memory, load_memory, load_changing_memory, unload, unload,
 };
 
