@@ -73,8 +73,8 @@ const REPLAY_TIME: Delta = Delta::from_secs(60);
 const MAX_REPLAYS: usize = 256;
 
 /// Returns whether the result of a request says nothing about others: because of a signal to the
-/// task or to modprobe, a lack of memory, of processes or of slots for modprobe, or because usermode
-/// helpers are disabled.
+/// task or to modprobe, a lack of memory, of processes or of slots for modprobe, or because
+/// usermode helpers are disabled.
 fn is_of_this_task(result: c_int) -> bool {
     // The low bits of a wait status are the signal that ended the process, if one did.
     (result > 0 && result & 0x7f != 0)
