@@ -6,7 +6,7 @@ VARIANT ?= rust
 T ?= 0008
 CPUS ?= 4
 MEM ?= 4G
-export VARIANT CPUS MEM CALLS KSRC ACCEL FULL QUICK
+export VARIANT CPUS MEM CALLS KSRC ACCEL ARCH PAGES FULL QUICK
 
 .DEFAULT_GOAL := run
 .PHONY: run check kernel vm tree refresh series docs selftest kunit model litmus history peek fuzz \
@@ -31,6 +31,8 @@ help: ## show this list
 	@echo '                  off    the patched source, option disabled'
 	@echo '                  debug  rust with KASAN, lockdep, kmemleak, fault injection'
 	@echo '                  lean   rust without MODULE_DEBUG_AUTOLOAD_DUPS, SCHEDSTATS'
+	@echo '  ARCH=x86_64   architecture (default: that of the machine): x86_64, arm64, arm, riscv64;'
+	@echo '                  loongarch is only built. PAGES=64K: large pages on arm64'
 	@echo '  CPUS=4 MEM=4G size of the guest'
 	@echo '  ACCEL=auto    QEMU accelerator: kvm, tcg, or auto to try KVM once'
 	@echo '  KSRC=dir      use this Linux 7.3.y tree instead of the Debian package'
@@ -38,7 +40,7 @@ help: ## show this list
 
 ##@ Build
 
-kernel: ## build one variant: build/VARIANT/arch/x86/boot/bzImage
+kernel: ## build one variant: build/VARIANT/arch/x86/boot/bzImage on x86_64
 	@scripts/build/kernel '$(VARIANT)'
 
 tree: ## lay out the source tree of a variant: build/linux, build/pristine

@@ -32,6 +32,11 @@ die()
 	exit 1
 }
 
+# shellcheck source=scripts/lib/arch.sh
+. "$root/scripts/lib/arch.sh"
+# The programs and modules of our selftests.
+selftests=$build/selftests$arch_suffix
+
 # no_arguments "$@" - for scripts that take no arguments.
 no_arguments()
 {
@@ -139,12 +144,13 @@ tree_of()
 	esac
 }
 
-# objects_of VARIANT - print the folder a variant is built in. It lies inside the
+# objects_of VARIANT - print the folder a variant is built in: build/VARIANT, with the
+# architecture added unless it is x86_64, is a link to it. It lies inside the
 # source tree, so that kbuild uses the same relative paths for every variant and
 # ccache can share objects between them.
 objects_of()
 {
-	echo "$(tree_of "$1")/build-$1"
+	echo "$(tree_of "$1")/build-$1$arch_suffix"
 }
 
 # tsc_khz - print the frequency of the TSC that emulated guests see, in kHz, or
@@ -165,12 +171,4 @@ tsc_khz()
 kmod_tests()
 {
 	sed -nE 's/^ALL_TESTS=".*\b([0-9]{4}):[0-9]+:[01]"$/\1/p' "$1"
-}
-
-# debian_mirrors - print the Debian mirrors in the machine's own apt sources.
-debian_mirrors()
-{
-	# shellcheck disable=SC2016
-	apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 'Created-By: Packages' |
-		sed -n 's/^Debian //p' | awk '!seen[$0]++'
 }

@@ -7,7 +7,7 @@
 # tool is missing or too old.
 # shellcheck disable=SC2034
 
-: "${root:?}" "${cache:?}"
+: "${root:?}" "${cache:?}" "${arch:?}" "${kernel_arch:?}"
 
 declare -A tool_min tool_version tool_path
 tools=()
@@ -145,7 +145,7 @@ find_tools()
 	find_rust
 	find_bindgen
 	find_virtme
-	find_program qemu-system-x86_64 7.2
+	[[ ! $qemu_program ]] || find_program "$qemu_program" 7.2
 	find_program ccache 4.7
 	find_program make 4.0
 	find_program gcc 8.1
@@ -190,4 +190,5 @@ kernel_make_arguments()
 		RUSTFMT="$rust_bin/rustfmt" \
 		CLIPPY_DRIVER="$rust_bin/clippy-driver" \
 		BINDGEN="${tool_path[bindgen]}"
+	[[ $arch == x86_64 ]] || echo "ARCH=$kernel_arch"
 }
