@@ -226,7 +226,7 @@ impl Dedup {
                 write_key(pending.key(), f)?;
                 f.write_fmt(fmt!("owner\t{owner}\n"))?;
                 writeln!(f, "waiters\t{}", pending.waiters())?;
-                writeln!(f, "age_ms\t{}\n", owner.age().as_millis())
+                f.write_fmt(fmt!("age_ms\t{}\n\n", owner.age().as_millis()))
             };
 
             result = result.and_then(|()| write());

@@ -129,7 +129,7 @@ impl DedupStats {
         ] {
             let time = Delta::from_nanos(time.load(Relaxed));
 
-            writeln!(f, "{label}\t{}", time.as_millis())?;
+            f.write_fmt(fmt!("{label}\t{}\n", time.as_millis()))?;
         }
         Ok(())
     }
