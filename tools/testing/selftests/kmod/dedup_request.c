@@ -31,7 +31,8 @@ int run_helper(char **argv)
 	struct load load = { .args = "" };
 	char path[PATH_MAX], line[PATH_MAX];
 	struct helper helper;
-	char code = 0;
+	/* Plain char is unsigned on ARM. */
+	signed char code = 0;
 	int fd;
 
 	/* argv[0] is a link in the folder. */
