@@ -493,21 +493,10 @@ bool has_ended(pid_t pid)
 	return !waitid(P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT) && info.si_pid == pid;
 }
 
-bool has_arrived(pid_t pid, long syscall_nr, char state)
+bool has_state(pid_t pid, char state)
 {
 	char path[64], buf[512], found = '?';
-	long nr = -1;
 	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
-	f = fopen(path, "r");
-	if (!f)
-		return false;
-	if (fscanf(f, "%ld", &nr) != 1)
-		nr = -1;
-	fclose(f);
-	if (nr != syscall_nr)
-		return false;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
 	f = fopen(path, "r");
@@ -519,6 +508,22 @@ bool has_arrived(pid_t pid, long syscall_nr, char state)
 		found = '?';
 	fclose(f);
 	return found == state;
+}
+
+bool has_arrived(pid_t pid, long syscall_nr, char state)
+{
+	char path[64];
+	long nr = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
+	f = fopen(path, "r");
+	if (!f)
+		return false;
+	if (fscanf(f, "%ld", &nr) != 1)
+		nr = -1;
+	fclose(f);
+	return nr == syscall_nr && has_state(pid, state);
 }
 
 void on_signal(int sig)

@@ -255,6 +255,8 @@ int reap_all(const struct caller *callers, int n, int step, int want);
 /* Whether a child has ended. It can still be reaped. */
 bool has_ended(pid_t pid);
 
+/* Whether a process is in that state of proc(5). */
+bool has_state(pid_t pid, char state);
 /* Whether a process is inside that system call, and in that state of proc(5). */
 bool has_arrived(pid_t pid, long syscall_nr, char state);
 /* Signal handler that does nothing, to interrupt a system call. */

@@ -371,7 +371,7 @@ TEST_F_TIMEOUT(signal, handled_with_restart, TEST_LIMIT_S)
 static void stop_and_continue(pid_t pid, long syscall_nr)
 {
 	kill(pid, SIGSTOP);
-	wait_until(has_arrived(pid, syscall_nr, 'T'), "a waiter did not stop\n");
+	wait_until(has_state(pid, 'T'), "a waiter did not stop\n");
 	kill(pid, SIGCONT);
 }
 
