@@ -338,7 +338,7 @@ TEST_F_TIMEOUT(signal, handled, TEST_LIMIT_S)
 
 /* Waiters that are interrupted wait again: user space does not notice it. */
 static void restart_waiters(struct __test_metadata *_metadata, const struct signalled *signalled,
-			    void (*interrupt)(pid_t pid, long syscall_nr))
+			    void (*interrupt)(pid_t pid))
 {
 	long syscall_nr = signalled->source == MEMORY ? SYS_init_module : SYS_finit_module;
 	int i;
@@ -347,7 +347,7 @@ static void restart_waiters(struct __test_metadata *_metadata, const struct sign
 		unsigned long interrupted = read_dedup_counter(WAITS_INTERRUPTED);
 		pid_t pid = signalled->waiters[i].pid;
 
-		interrupt(pid, syscall_nr);
+		interrupt(pid);
 		wait_until(read_dedup_counter(WAITS_INTERRUPTED) > interrupted,
 			   "a waiter was not interrupted\n");
 		wait_until(has_ended(pid) || has_arrived(pid, syscall_nr, 'S'),
@@ -358,7 +358,7 @@ static void restart_waiters(struct __test_metadata *_metadata, const struct sign
 	finish_signalled(_metadata, signalled, 0, 1, NR_WAITERS);
 }
 
-static void call_handler(pid_t pid, long syscall_nr)
+static void call_handler(pid_t pid)
 {
 	kill(pid, SIGUSR2);
 }
@@ -368,7 +368,7 @@ TEST_F_TIMEOUT(signal, handled_with_restart, TEST_LIMIT_S)
 	restart_waiters(_metadata, &self->signalled, call_handler);
 }
 
-static void stop_and_continue(pid_t pid, long syscall_nr)
+static void stop_and_continue(pid_t pid)
 {
 	kill(pid, SIGSTOP);
 	wait_until(has_state(pid, 'T'), "a waiter did not stop\n");
@@ -380,7 +380,7 @@ TEST_F_TIMEOUT(signal, stops, TEST_LIMIT_S)
 	restart_waiters(_metadata, &self->signalled, stop_and_continue);
 }
 
-static void trace(pid_t pid, long syscall_nr)
+static void trace(pid_t pid)
 {
 	int status;
 
@@ -408,7 +408,7 @@ static bool is_frozen(void)
 	return frozen;
 }
 
-static void freeze_and_thaw(pid_t pid, long syscall_nr)
+static void freeze_and_thaw(pid_t pid)
 {
 	char number[16];
 
