@@ -160,6 +160,8 @@ find_tools()
 		find_program "$tool" 0 -V
 	done
 	find_program fuse2fs 0
+	find_program rpcbind 0 -v
+	find_program rpc.mountd 0 -v
 	find_program perf 0
 	find_header libc6-dev stdio.h
 	find_header libelf-dev gelf.h

@@ -34,6 +34,7 @@ struct filesystem {
 	bool (*mount)(const struct filesystem *fs);
 	const char *make;	/* command that makes IMAGE or other files */
 	const char *tool;	/* program that is needed */
+	const char *stop;	/* command that ends the server, if it is no child */
 	bool is_read_only;
 };
 
@@ -97,6 +98,18 @@ static bool mount_fuse(const struct filesystem *fs)
 	}
 	wait_until(is_mounted() || has_ended(server), "fuse2fs does not mount\n");
 	return is_mounted();
+}
+
+static bool mount_share(const struct filesystem *fs)
+{
+	return !mount("share0", FOLDER, fs->type, 0, fs->options);
+}
+
+/* The server is the guest itself: it exports SOURCE. */
+static bool mount_nfs(const struct filesystem *fs)
+{
+	run_command("exportfs -o rw,no_root_squash,insecure,fsid=0 127.0.0.1:" SOURCE);
+	return !mount("127.0.0.1:/", FOLDER, fs->type, 0, fs->options);
 }
 
 static const struct filesystem tmpfs = {
@@ -183,6 +196,32 @@ static const struct filesystem fuse = {
 	.mount = mount_fuse,
 	.make = "mke2fs -q -t ext4 -d " SOURCE " " IMAGE " 16M",
 	.tool = "fuse2fs",
+};
+
+/*
+ * The server is QEMU: scripts/vm --share. It exports one folder as share0 and share1.
+ * Without a cache, each read is a request to the server.
+ */
+static const struct filesystem plan9 = {
+	.type = "9p",
+	.options = "trans=virtio,version=9p2000.L,cache=none",
+	.mount = mount_share,
+	.make = "mkdir /tmp/server"
+		" && mount -t 9p -o trans=virtio,version=9p2000.L share1 /tmp/server"
+		" && rm -f /tmp/server/* && cp " SOURCE "/* /tmp/server"
+		" && mount --bind /tmp/server " SOURCE,
+};
+
+static const struct filesystem nfs = {
+	.type = "nfs4",
+	.options = "vers=4.2,soft,addr=127.0.0.1,clientaddr=127.0.0.1",
+	.mount = mount_nfs,
+	.make = "ip link set lo up && rpcbind -w && modprobe nfsd"
+		" && mount -t nfsd none /proc/fs/nfsd"
+		" && rpc.nfsd --no-nfs-version 3 --grace-time 10 2"
+		" && rpc.mountd --no-nfs-version 3 2>&1",
+	.tool = "rpc.mountd",
+	.stop = "rpc.nfsd 0; pkill rpc.mountd; pkill rpcbind",
 };
 
 /*
@@ -360,6 +399,9 @@ static const char *lacks(const struct filesystem *fs)
 {
 	if (!has_type(fs->type))
 		return fs->type;
+	if (fs->mount == mount_share &&
+	    system("grep -qs share1 /sys/bus/virtio/drivers/9pnet_virtio/*/mount_tag"))
+		return "a folder of the host";
 	return fs->tool && !has_tool(fs->tool) ? fs->tool : NULL;
 }
 
@@ -393,6 +435,16 @@ static void set_up(const struct filesystem *fs)
 	mount_fs(fs);
 }
 
+static void tear_down(const struct filesystem *fs)
+{
+	unload_all();
+	if (!fs->stop)
+		return;
+	/* A client that outlived its server would keep the guest from shutting down. */
+	unmount_fs();
+	run_command("%s", fs->stop);
+}
+
 FIXTURE(readable)
 {
 };
@@ -414,6 +466,8 @@ FIXTURE_VARIANT_ADD(readable, iso9660) { &iso9660 };
 FIXTURE_VARIANT_ADD(readable, squashfs) { &squashfs };
 FIXTURE_VARIANT_ADD(readable, erofs) { &erofs };
 FIXTURE_VARIANT_ADD(readable, fuse) { &fuse };
+FIXTURE_VARIANT_ADD(readable, plan9) { &plan9 };
+FIXTURE_VARIANT_ADD(readable, nfs) { &nfs };
 
 FIXTURE_SETUP(readable)
 {
@@ -422,9 +476,9 @@ FIXTURE_SETUP(readable)
 	set_up(variant->fs);
 }
 
-FIXTURE_TEARDOWN_PARENT(readable)
+FIXTURE_TEARDOWN(readable)
 {
-	unload_all();
+	tear_down(variant->fs);
 }
 
 TEST_F_TIMEOUT(readable, duplicates, TEST_LIMIT_S)
@@ -542,6 +596,8 @@ FIXTURE_VARIANT_ADD(writable, btrfs) { &btrfs };
 FIXTURE_VARIANT_ADD(writable, f2fs) { &f2fs };
 FIXTURE_VARIANT_ADD(writable, vfat) { &vfat };
 FIXTURE_VARIANT_ADD(writable, fuse) { &fuse };
+FIXTURE_VARIANT_ADD(writable, plan9) { &plan9 };
+FIXTURE_VARIANT_ADD(writable, nfs) { &nfs };
 
 FIXTURE_SETUP(writable)
 {
@@ -550,9 +606,9 @@ FIXTURE_SETUP(writable)
 	set_up(variant->fs);
 }
 
-FIXTURE_TEARDOWN_PARENT(writable)
+FIXTURE_TEARDOWN(writable)
 {
-	unload_all();
+	tear_down(variant->fs);
 }
 
 TEST_F_TIMEOUT(writable, overwritten, TEST_LIMIT_S)
