@@ -35,6 +35,7 @@ use kernel::{
         ListLinks, //
     },
     prelude::*,
+    ratelimit::RateLimit,
     sync::{
         aref::ARef,
         atomic::{
@@ -50,7 +51,8 @@ use kernel::{
     task::{
         Pid,
         Task, //
-    }, //
+    },
+    time::msecs_to_jiffies, //
 };
 
 use crate::{
@@ -469,6 +471,10 @@ impl WorkList {
     }
 }
 
+/// The most messages about deadlocks in a period of time: a boot that deadlocks is shown whole.
+const LOG_INTERVAL_MS: u32 = 10_000;
+const LOG_BURST: c_int = 256;
+
 /// The wait-for graph.
 #[pin_data]
 pub(crate) struct WaitGraph {
@@ -477,6 +483,9 @@ pub(crate) struct WaitGraph {
     graph: SpinLock<Graph>,
     /// The number of the last [ticket](WaitGraph::begin_helper). Relaxed: it only has to be unique.
     tickets: Atomic<u32>,
+    /// Limits the messages about deadlocks: any user can make the kernel load some modules.
+    #[pin]
+    log_limit: RateLimit,
 }
 
 impl WaitGraph {
@@ -485,6 +494,7 @@ impl WaitGraph {
         pin_init!(Self {
             graph <- new_spinlock!(Graph::new(), "module_dedup_waits"),
             tickets: Atomic::new(0),
+            log_limit <- RateLimit::new(msecs_to_jiffies(LOG_INTERVAL_MS), LOG_BURST),
         })
     }
 
@@ -521,7 +531,7 @@ impl WaitGraph {
         drop(removed);
 
         match cycle {
-            Some(cycle) => Err(Self::deadlock(&target, &cycle)),
+            Some(cycle) => Err(self.deadlock(&target, &cycle)),
             None => Ok(WaitGuard {
                 graph: self,
                 wait: Some(start),
@@ -530,10 +540,12 @@ impl WaitGraph {
     }
 
     /// Reports a deadlock, and returns the error for it.
-    fn deadlock(target: &Target, cycle: &Cycle) -> WaitError {
+    fn deadlock(&self, target: &Target, cycle: &Cycle) -> WaitError {
         DEDUP_STATS.deadlocks.add(1, Relaxed);
         trace::deadlock(target);
-        pr_warn!("deadlock detected, failing the wait with -EDEADLK{cycle}\n");
+        if self.log_limit.allows(c"module_dedup") {
+            pr_warn!("deadlock detected, failing the wait with -EDEADLK{cycle}\n");
+        }
         WaitError::Deadlock
     }
 
@@ -687,7 +699,7 @@ impl WaitGuard<'_> {
 
         match (cycle, &wait.blocked_on) {
             (Some(cycle), BlockedOn::Owner(waitable, ..)) => {
-                Err(WaitGraph::deadlock(&waitable.target(), &cycle))
+                Err(self.graph.deadlock(&waitable.target(), &cycle))
             }
             _ => Ok(()),
         }
