@@ -6,10 +6,10 @@ VARIANT ?= rust
 T ?= 0008
 CPUS ?= 4
 MEM ?= 4G
-export VARIANT CPUS MEM CALLS KSRC ACCEL ARCH PAGES FULL QUICK
+export VARIANT CPUS MEM CALLS KSRC ACCEL ARCH PAGES FULL QUICK FROM TO
 
 .DEFAULT_GOAL := run
-.PHONY: run check kernel vm tree refresh series docs selftest kunit model litmus history peek fuzz \
+.PHONY: run check kernel vm tree refresh series series-check docs selftest kunit model litmus history peek fuzz \
 	soak debug-suite differential modes third-party herd style bench cost coldplug setup doctor \
 	clean help
 
@@ -49,8 +49,8 @@ tree: ## lay out the source tree of a variant: build/linux, build/pristine
 refresh: ## update patches/ from build/linux
 	@scripts/build/refresh
 
-series: ## write the patch series to build/series/
-	@scripts/build/series
+series: ## write the two series of patches to build/series/; ARGS=--help
+	@scripts/build/series $(ARGS)
 
 docs: ## build Documentation/ as HTML: build/docs/
 	@scripts/build/docs
@@ -100,6 +100,9 @@ peek: ## compare peek.rs with an ELF crate, on all modules built
 
 fuzz: ## fuzz peek.rs for SECONDS=60
 	@scripts/test/fuzz '$(SECONDS)'
+
+series-check: ## build, boot and test each patch; FROM=NAME TO=NAME, ARGS=quick
+	@scripts/test/series-check $(ARGS)
 
 style: ## run shellcheck, rustfmt, clippy, checkpatch and our own rules
 	@for check in shellcheck rustfmt source clippy checkpatch; do \

@@ -24,9 +24,6 @@ MAPS = SERIES / "files"
 # The modules series applies on top of the rust series.
 NAMES = ("rust", "modules")
 
-# The most lines that a patch may add.
-LIMIT = 400
-
 
 class BadInput(Exception):
     """A file of ours is wrong. The text says which one, and how to correct it."""
@@ -120,7 +117,9 @@ def read_map(file: Path, length: int) -> Map:
                 raise BadInput(f"{where}: the file has {length} lines, so {line!r} is out of range")
             result.texts.append(Text(before, match[2], match[3], []))
         elif line and not line.startswith("#"):
-            raise BadInput(f"{where}: expected 'blob', 'FIRST-LAST PATCH', 'text' or '|', not {line!r}")
+            raise BadInput(
+                f"{where}: expected 'blob', 'FIRST-LAST PATCH', 'text' or '|', not {line!r}"
+            )
     if "" in result.lines:
         raise BadInput(f"{file.relative_to(ROOT)}: line {result.lines.index('') + 1} has no patch")
     return result
@@ -204,7 +203,11 @@ class Stages:
             lines = content.decode().split("\n")
             # The last one is empty, unless the file does not end with a newline.
             self.contents[path] = lines
-            names = [patch.name for prefix, patch in whole if f"{path}/".startswith(prefix.rstrip("/") + "/")]
+            names = [
+                patch.name
+                for prefix, patch in whole
+                if f"{path}/".startswith(prefix.rstrip("/") + "/")
+            ]
             mapped = (MAPS / f"{path}.map").exists()
             if len(names) + mapped != 1:
                 raise BadInput(
@@ -338,7 +341,9 @@ def commit_all(stages: Stages, source: Path, repository: Repository) -> None:
         try:
             repository.commit(patch.message)
         except BadInput as error:
-            raise BadInput(f"series/{patch.series}: {patch.name} changes nothing: {error}") from None
+            raise BadInput(
+                f"series/{patch.series}: {patch.name} changes nothing: {error}"
+            ) from None
         repository.git("tag", f"patch/{patch.name}")
         repository.git("tag", "--force", patch.series)
 
@@ -348,17 +353,6 @@ def compare(stages: Stages, tree: Path, repository: Repository) -> None:
     for path in [*stages.maps, *patched_files(stages.patches)]:
         if (repository.path / path).read_bytes() != (tree / path).read_bytes():
             raise BadInput(f"after both series, {path} is not that of the tree: run 'make tree'")
-
-
-def too_long(repository: Repository) -> list[str]:
-    """The patches that add too many lines."""
-    found = []
-    for entry in repository.git("log", "--reverse", "--numstat", "--format=%x00%s", "base..").split("\0")[1:]:
-        subject, *counts = entry.strip().splitlines()
-        added = sum(int(line.split()[0]) for line in counts if line)
-        if added > LIMIT:
-            found.append(f"{subject}: {added} lines")
-    return found
 
 
 def recipients(tree: Path, patches: Sequence[Path]) -> str:
@@ -371,7 +365,9 @@ def recipients(tree: Path, patches: Sequence[Path]) -> str:
         if match := re.fullmatch(r"(.*\S) \(([a-z ]+)(?::.*)?\)", line):
             (to if match[2] in ("maintainer", "supporter") else cc).append(match[1])
     return "".join(
-        f"{name}: {(',' + chr(10) + '    ').join(lines)}\n" for name, lines in (("To", to), ("Cc", cc)) if lines
+        f"{name}: {(',' + chr(10) + '    ').join(lines)}\n"
+        for name, lines in (("To", to), ("Cc", cc))
+        if lines
     )
 
 
@@ -381,7 +377,9 @@ def format_patches(repository: Repository, tree: Path, out: Path) -> None:
         shutil.rmtree(out / series, ignore_errors=True)
         repository.git("checkout", "--quiet", "-B", f"series-{series}", series)
         cover = (SERIES / series / "cover").read_text()
-        repository.git("config", f"branch.series-{series}.description", cover.removeprefix("Subject: "))
+        repository.git(
+            "config", f"branch.series-{series}.description", cover.removeprefix("Subject: ")
+        )
         # --patience gives readable diffs of moved code.
         repository.git(
             "format-patch", "--quiet", "--patience", "--no-renames", "--cover-letter",
@@ -400,14 +398,23 @@ def ours(tree: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="series", description="Splits the overlay and patches/ into two patch series; see series/README.md."
+        prog="series",
+        description="Splits the overlay and patches/ into two patch series; see series/README.md.",
     )
-    parser.add_argument("--tree", type=Path, required=True, help="the patched tree, from scripts/build/tree")
+    parser.add_argument(
+        "--tree", type=Path, required=True, help="the patched tree, from scripts/build/tree"
+    )
     parser.add_argument("--source", type=Path, required=True, help="the pristine source")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--write", type=Path, metavar="DIR", help="write the patches to DIR/rust and DIR/modules")
-    what.add_argument("--update", action="store_true", help="rewrite the maps for files that have changed")
-    what.add_argument("--annotate", metavar="FILE", help="print FILE with the patch that adds each line")
+    what.add_argument(
+        "--write", type=Path, metavar="DIR", help="write the patches to DIR/rust and DIR/modules"
+    )
+    what.add_argument(
+        "--update", action="store_true", help="rewrite the maps for files that have changed"
+    )
+    what.add_argument(
+        "--annotate", metavar="FILE", help="print FILE with the patch that adds each line"
+    )
     parser.add_argument("--repository", type=Path, help="a git repository to make for --write")
     arguments = parser.parse_args()
 
@@ -432,8 +439,6 @@ def main() -> None:
         commit_all(stages, arguments.source, repository)
         compare(stages, arguments.tree, repository)
         format_patches(repository, arguments.tree, arguments.write)
-        if long := too_long(repository):
-            print(f"more than {LIMIT} added lines:", *long, sep="\n  ", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
-build=$root/build
+# series-check has a build folder of its own, and lays out the tree in it.
+build=${MODULE_DEDUP_BUILD:-$root/build}
 logs=$build/log
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/module-dedup
 variants=(rust c off debug lean)
