@@ -32,7 +32,12 @@ class BadInput(Exception):
 def run(*command: str | Path, cwd: Path, text: str = "") -> str:
     """Runs a command and returns its output."""
     result = subprocess.run(
-        [str(word) for word in command], cwd=cwd, input=text, capture_output=True, text=True
+        [str(word) for word in command],
+        cwd=cwd,
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode:
         words = " ".join(str(word) for word in command)
@@ -83,13 +88,17 @@ class Map:
     def write(self) -> None:
         out = [f"blob {self.blob}"]
         start = 0
+        left = sorted(self.texts, key=lambda text: text.before)
         for i, name in enumerate(self.lines):
-            if i + 1 == len(self.lines) or self.lines[i + 1] != name:
-                out.append(f"{start + 1}-{i + 1} {name}")
-                start = i + 1
-        for text in self.texts:
-            out.append(f"text {text.before} {text.since} {text.until}")
-            out += ["|" + line for line in text.lines]
+            if i + 1 < len(self.lines) and self.lines[i + 1] == name:
+                continue
+            # Texts come before the range in which they stand.
+            while left and (left[0].before <= i + 1 or i + 1 == len(self.lines)):
+                text = left.pop(0)
+                out.append(f"text {text.before} {text.since} {text.until}")
+                out += ["|" + line for line in text.lines]
+            out.append(f"{start + 1}{f'-{i + 1}' if i > start else ''} {name}")
+            start = i + 1
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text("\n".join(out) + "\n")
 
@@ -292,7 +301,9 @@ class Repository:
 
     @staticmethod
     def ask(*command: str) -> str:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=False
+        ).stdout.strip()
 
     def user(self, key: str, default: str) -> str:
         return self.ask("git", "config", f"user.{key}") or default
@@ -421,8 +432,8 @@ def main() -> None:
     stages = Stages(arguments.tree / ".patches")
     stages.read_files(ours(arguments.tree))
     if arguments.update:
-        for path, mapped in stages.maps.items():
-            if (MAPS / f"{path}.map").exists():
+        for mapped in stages.maps.values():
+            if mapped.file.exists() and f"blob {mapped.blob}\n" not in mapped.file.read_text():
                 mapped.write()
     elif arguments.annotate:
         if arguments.annotate not in stages.maps:
