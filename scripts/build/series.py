@@ -163,6 +163,25 @@ def carried(old: Map, before: Sequence[str], after: Sequence[str], content: byte
     return Map(old.path, blob(content), lines, texts)
 
 
+def with_markers(lines: Sequence[str], ends: Sequence[bool]) -> list[str]:
+    """Ends lists of imports with the empty comment that keeps rustfmt from joining their lines.
+
+    The last item of a list has one in the file, but need not be there in all states. `ends` tells
+    which lines end a list in the file: these stay as they are.
+    """
+    out = []
+    inside = False
+    for i, line in enumerate(lines):
+        inside = (inside or re.match(r"\s*(pub(\(crate\))? )?use .*\{$", line) is not None) and (
+            line.strip() != "};"
+        )
+        is_last = i + 1 < len(lines) and lines[i + 1].lstrip().startswith("}")
+        if inside and is_last and not ends[i] and line.endswith(","):
+            line += " //"
+        out.append(line)
+    return out
+
+
 class Stages:
     """The patches of both series, and the state of each file after each of them."""
 
@@ -266,11 +285,16 @@ class Stages:
             if self.index[text.since] <= patch < self.index[text.until]:
                 texts.setdefault(text.before, []).extend(text.lines)
         out: list[str] = []
-        for i, name in enumerate(mapped.lines):
-            out += texts.get(i + 1, [])
-            if self.index[name] <= patch:
+        ends: list[bool] = []
+        for i, name in enumerate([*mapped.lines, None]):
+            for line in texts.get(i + 1, []):
+                out.append(line)
+                ends.append(True)
+            if name and self.index[name] <= patch:
                 out.append(lines[i])
-        out += texts.get(len(mapped.lines) + 1, [])
+                ends.append(lines[i + 1].lstrip().startswith("}"))
+        if path.endswith(".rs"):
+            out = with_markers(out, ends)
         return "\n".join(out) + "\n" if out else ""
 
     def changed_by(self, path: str, patch: int) -> bool:
