@@ -303,6 +303,37 @@ class Stages:
         return name in mapped.lines or any(name in (t.since, t.until) for t in mapped.texts)
 
 
+def number_patches() -> None:
+    """Numbers the files in patches/ in the order of series/*/series, and writes patches/series."""
+    patches = ROOT / "patches"
+    names: list[str] = []
+    renamed: list[tuple[Path, Path]] = []
+    lists: dict[Path, str] = {}
+    for file in (SERIES / series / "series" for series in NAMES):
+        text = file.read_text()
+        for old in re.findall(r"^[^#\s]\S*[ \t]+(\S+\.patch)$", text, flags=re.MULTILINE):
+            if not (patches / old).is_file():
+                raise BadInput(f"{file.relative_to(ROOT)}: there is no patches/{old}")
+            new = f"{len(names) + 1:04}-{re.sub(r'^[0-9]+-', '', old)}"
+            names.append(new)
+            text = text.replace(old, new)
+            # patches/VERSION/ has the same patch for another version of the kernel.
+            for path in (patches / old, *patches.glob(f"*/{old}")):
+                renamed.append((path, path.with_name(new)))
+        lists[file] = text
+    for path in sorted(patches.glob("*.patch")):
+        if all(path != old_path for old_path, _ in renamed):
+            raise BadInput(f"patches/{path.name} is in none of series/*/series: list or remove it")
+    # In two steps: a new name may be the old name of another patch.
+    for old_path, new_path in renamed:
+        old_path.rename(new_path.with_name(new_path.name + ".new"))
+    for _, new_path in renamed:
+        new_path.with_name(new_path.name + ".new").rename(new_path)
+    for file, text in lists.items():
+        file.write_text(text)
+    (patches / "series").write_text("".join(f"{name}\n" for name in names))
+
+
 class Repository:
     """A git repository of the files that the series touch."""
 
@@ -436,10 +467,8 @@ def main() -> None:
         prog="series",
         description="Splits the overlay and patches/ into two patch series; see series/README.md.",
     )
-    parser.add_argument(
-        "--tree", type=Path, required=True, help="the patched tree, from scripts/build/tree"
-    )
-    parser.add_argument("--source", type=Path, required=True, help="the pristine source")
+    parser.add_argument("--tree", type=Path, help="the patched tree, from scripts/build/tree")
+    parser.add_argument("--source", type=Path, help="the pristine source")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--write", type=Path, metavar="DIR", help="write the patches to DIR/rust and DIR/modules"
@@ -450,9 +479,15 @@ def main() -> None:
     what.add_argument(
         "--annotate", metavar="FILE", help="print FILE with the patch that adds each line"
     )
+    what.add_argument("--number", action="store_true", help="number the files in patches/")
     parser.add_argument("--repository", type=Path, help="a git repository to make for --write")
     arguments = parser.parse_args()
 
+    if arguments.number:
+        number_patches()
+        return
+    if not arguments.tree or (arguments.write and not (arguments.source and arguments.repository)):
+        parser.error("needs --tree, and to write patches, --source and --repository")
     stages = Stages(arguments.tree / ".patches")
     stages.read_files(ours(arguments.tree))
     if arguments.update:
