@@ -6,7 +6,8 @@ VARIANT ?= rust
 T ?= 0008
 CPUS ?= 4
 MEM ?= 4G
-export VARIANT CPUS MEM CALLS KSRC ACCEL ARCH PAGES FULL QUICK FROM TO
+KERNELS = $(patsubst scripts/build/linux-source-%.pin,%,$(wildcard scripts/build/linux-source-*.pin))
+export VARIANT CPUS MEM CALLS KERNEL KSRC ACCEL ARCH PAGES FULL QUICK FROM TO
 
 .DEFAULT_GOAL := run
 .PHONY: run check kernel vm tree refresh series series-check docs selftest kunit model litmus history peek fuzz \
@@ -35,7 +36,8 @@ help: ## show this list
 	@echo '                  loongarch is only built. PAGES=64K: large pages on arm64'
 	@echo '  CPUS=4 MEM=4G size of the guest'
 	@echo '  ACCEL=auto    QEMU accelerator: kvm, tcg, or auto to try KVM once'
-	@echo '  KSRC=dir      use this Linux 7.3.y tree instead of the Debian package'
+	@echo '  KERNEL=7.3    version of Linux (default 7.3, or that of KSRC): $(KERNELS)'
+	@echo '  KSRC=dir      use this tree of that version instead of the Debian package'
 	@echo '  ARGS=...      more arguments for the script that a target runs'
 
 ##@ Build

@@ -9,7 +9,6 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 # series-check has a build folder of its own, and lays out the tree in it.
 build=${MODULE_DEDUP_BUILD:-$root/build}
-logs=$build/log
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/module-dedup
 variants=(rust c off debug lean)
 
@@ -33,8 +32,11 @@ die()
 	exit 1
 }
 
+# shellcheck source=scripts/lib/version.sh
+. "$root/scripts/lib/version.sh"
 # shellcheck source=scripts/lib/arch.sh
 . "$root/scripts/lib/arch.sh"
+logs=$build/log
 # The programs and modules of our selftests.
 selftests=$build/selftests$arch_suffix
 
@@ -128,9 +130,9 @@ lock_build()
 {
 	[[ ${MODULE_DEDUP_LOCK:-} ]] && return
 	mkdir -p "$build"
-	exec 9>"$build/.lock"
+	exec 9>"$root/build/.lock"
 	if ! flock -n 9; then
-		echo "waiting for another build in $build" >&2
+		echo "waiting for another build in $root/build" >&2
 		flock 9
 	fi
 	export MODULE_DEDUP_LOCK=1
