@@ -10,7 +10,8 @@ KERNELS = $(patsubst scripts/build/linux-source-%.pin,%,$(wildcard scripts/build
 export VARIANT CPUS MEM CALLS KERNEL KSRC ACCEL ARCH PAGES FULL QUICK FROM TO
 
 .DEFAULT_GOAL := run
-.PHONY: run check kernel vm tree refresh series series-check docs selftest kunit model litmus history peek fuzz \
+.PHONY: run check kernel vm tree refresh series series-check rebase docs selftest kunit model litmus \
+	history peek fuzz \
 	soak debug-suite differential modes third-party herd style bench cost coldplug setup doctor \
 	clean help
 
@@ -53,6 +54,9 @@ refresh: ## update patches/ from build/linux
 
 series: ## write the two series of patches to build/series/; ARGS=--help
 	@scripts/build/series $(ARGS)
+
+rebase: ## try the series on the tree KSRC=dir, of any version, and list the conflicts
+	@scripts/build/rebase
 
 docs: ## build Documentation/ as HTML: build/docs/
 	@scripts/build/docs
