@@ -2,7 +2,7 @@
 
 //! Stand-in for the counters: statics, which loom cannot have, counted for each model.
 
-use kernel::{sync::atomic::ordering::Relaxed, time::Delta};
+use kernel::{profile, sync::atomic::ordering::Relaxed, time::Delta};
 use std::cell::Cell;
 
 const COUNTERS: usize = 13;
@@ -16,6 +16,7 @@ pub(crate) struct Counter(usize);
 
 impl Counter {
     pub(crate) fn add(&self, count: usize, _: Relaxed) {
+        profile::write("counters", self);
         VALUES.with(|values| values[self.0].set(values[self.0].get() + count));
     }
 

@@ -4,9 +4,9 @@
 
 use std::{cell::Cell, ffi::CStr};
 
-use crate::task;
+use crate::{base, task};
 
-loom::thread_local! {
+base::thread_local! {
     static RECORDS: Cell<u32> = Cell::new(0);
 }
 

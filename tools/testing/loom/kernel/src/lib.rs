@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Stand-in for the few items of the kernel crate that `kernel/module/dedup/` uses, on loom.
+//! Stand-in for the few items of the kernel crate that `kernel/module/dedup/` uses, on loom. Without
+//! the feature `loom`, it runs on real threads and measures what they do: see [`profile`].
 //!
 //! It models what the code under test relies on: mutual exclusion, wakeups and memory ordering. It
 //! also checks the rules of the kernel that Rust does not check: a task must not allocate, free,
@@ -10,11 +11,13 @@
 #![feature(coerce_unsized, unsize)]
 
 pub mod audit;
+mod base;
 pub mod crypto;
 pub mod fmt;
 pub mod init;
 pub mod list;
 pub mod module_list;
+pub mod profile;
 pub mod sync;
 pub mod task;
 pub mod time;

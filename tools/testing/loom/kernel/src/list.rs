@@ -7,6 +7,7 @@ use std::ops::Deref;
 use crate::{
     error::Result,
     init::{allocate, Flags, Init, PinInit},
+    profile,
     sync::{Arc, ArcBorrow, UniqueArc},
 };
 
@@ -77,6 +78,12 @@ impl<T, const ID: u64> List<T, ID> {
     }
 
     pub fn push_front(&mut self, item: ListArc<T, ID>) {
+        // The links of the item, and those of the item that it is put before.
+        profile::write("lists", self);
+        profile::write("entries", &*item);
+        if let Some(next) = self.items().first() {
+            profile::write("entries", &**next);
+        }
         self.0.get_or_insert_default().insert(0, item);
     }
 
@@ -85,6 +92,7 @@ impl<T, const ID: u64> List<T, ID> {
     }
 
     pub fn iter(&self) -> Iter<'_, T, ID> {
+        profile::read("lists", self);
         Iter(self.items().iter())
     }
 
@@ -93,6 +101,7 @@ impl<T, const ID: u64> List<T, ID> {
     }
 
     pub fn cursor_front(&mut self) -> Cursor<'_, T, ID> {
+        profile::read("lists", self);
         Cursor { list: self, at: 0 }
     }
 }
@@ -104,7 +113,10 @@ impl<'a, T, const ID: u64> Iterator for Iter<'a, T, ID> {
     type Item = ArcBorrow<'a, T>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next().map(|item| ArcBorrow(&item.0))
+        self.0.next().map(|item| {
+            profile::read("entries", &**item);
+            ArcBorrow(&item.0)
+        })
     }
 }
 
@@ -133,6 +145,8 @@ pub struct CursorPeek<'a, T, const ID: u64> {
 
 impl<T, const ID: u64> CursorPeek<'_, T, ID> {
     pub fn remove(self) -> ListArc<T, ID> {
+        profile::write("lists", self.list);
+        profile::write("entries", &*self);
         self.list.0.as_mut().unwrap().remove(self.at)
     }
 }
@@ -141,6 +155,9 @@ impl<T, const ID: u64> Deref for CursorPeek<'_, T, ID> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.list.items()[self.at]
+        let item = &self.list.items()[self.at];
+
+        profile::read("entries", &**item);
+        item
     }
 }

@@ -2,17 +2,17 @@
 
 //! The module list of a model, with `module_mutex` and `module_wq`.
 
-use loom::sync::{
-    atomic::{AtomicU32, Ordering::Relaxed},
-    MutexGuard,
-};
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     ffi::{CStr, CString},
-    sync::{Arc, Weak},
+    sync::{
+        atomic::{AtomicBool, Ordering::Relaxed},
+        Arc, Weak,
+    },
 };
 
 use crate::{
+    base::sync::{atomic::AtomicU32, MutexGuard},
     error::Result,
     task::{WaitMode, WaitQueue},
 };
@@ -42,8 +42,8 @@ struct Slot {
     /// An index into [`STATES`]. Written under the mutex or by the loader of the module alone, read
     /// by anybody: neither orders anything else.
     state: AtomicU32,
-    /// Its init function still holds a reference. Protected by the mutex.
-    is_held: Cell<bool>,
+    /// Its init function still holds a reference. Protected by the mutex; not for loom.
+    is_held: AtomicBool,
 }
 
 /// The modules of a model, which are in the list or not.
@@ -73,14 +73,19 @@ impl ModuleList {
                 .map(|name| Slot {
                     name: CString::from(*name),
                     state: AtomicU32::new(0),
-                    is_held: Cell::new(false),
+                    is_held: AtomicBool::new(false),
                 })
                 .collect(),
             queue: Arc::default(),
         });
 
-        CURRENT.with(|current| *current.borrow_mut() = Arc::downgrade(&list));
+        list.adopt();
         list
+    }
+
+    /// Makes this the list of [`state`] in the current thread.
+    pub fn adopt(self: &Arc<Self>) {
+        CURRENT.with(|current| *current.borrow_mut() = Arc::downgrade(self));
     }
 
     fn slot(&self, name: &CStr) -> Option<&Slot> {
@@ -144,10 +149,14 @@ impl Guard<'_> {
 
     /// Sets whether the init function of a module holds a reference.
     pub fn hold(&self, name: &CStr, is_held: bool) {
-        self.list.slot(name).unwrap().is_held.set(is_held);
+        self.list
+            .slot(name)
+            .unwrap()
+            .is_held
+            .store(is_held, Relaxed);
     }
 
     pub fn is_held(&self, name: &CStr) -> bool {
-        self.list.slot(name).unwrap().is_held.get()
+        self.list.slot(name).unwrap().is_held.load(Relaxed)
     }
 }

@@ -2,23 +2,26 @@
 
 //! Locks, references, completions.
 
-use loom::{
-    cell::UnsafeCell,
-    sync::{
-        atomic::{AtomicU32, Ordering},
-        Mutex, MutexGuard,
-    },
-};
 use std::{
+    any::type_name,
     cell::Cell,
     marker::Unsize,
-    mem::MaybeUninit,
+    mem::{forget, MaybeUninit},
     ops::{CoerceUnsized, Deref, DerefMut},
+    sync::{atomic::Ordering::Relaxed, TryLockError},
 };
 
 use crate::{
+    base::{
+        cell::UnsafeCell,
+        sync::{
+            atomic::{AtomicU32, Ordering},
+            Mutex, MutexGuard,
+        },
+    },
     error::Result,
     init::{allocate, Flags, Init, PinInit},
+    profile::{self, Section},
     task::{self, WaitMode, WaitQueue},
     time::Jiffies,
 };
@@ -31,7 +34,7 @@ pub mod aref {
 
 pub mod atomic {
     pub mod ordering {
-        use loom::sync::atomic;
+        use crate::base::sync::atomic;
 
         pub trait Ordering {
             const IT: atomic::Ordering;
@@ -52,9 +55,10 @@ pub mod atomic {
         orderings!(Relaxed Acquire Release);
     }
 
-    use loom::sync::atomic::AtomicU32;
     use ordering::{Ordering, Relaxed};
     use std::{cell::Cell, marker::PhantomData};
+
+    use crate::{base::sync::atomic::AtomicU32, profile};
 
     /// A number of 32 bits: the code under test has no others.
     pub trait Number {
@@ -118,10 +122,12 @@ pub mod atomic {
         }
 
         pub fn load<O: Ordering>(&self, _: O) -> T {
+            profile::read("atomics", self);
             T::from_bits(call!(self, load(O::IT)))
         }
 
         pub fn store<O: Ordering>(&self, value: T, _: O) {
+            profile::write("atomics", self);
             call!(self, store(value.bits(), O::IT));
         }
 
@@ -130,16 +136,19 @@ pub mod atomic {
         }
 
         pub fn fetch_add<O: Ordering>(&self, value: T, _: O) -> T {
+            profile::write("atomics", self);
             T::from_bits(call!(self, fetch_add(value.bits(), O::IT)))
         }
 
         pub fn fetch_sub<O: Ordering>(&self, value: T, _: O) -> T {
+            profile::write("atomics", self);
             T::from_bits(call!(self, fetch_sub(value.bits(), O::IT)))
         }
 
         pub fn cmpxchg(&self, old: T, new: T, _: Relaxed) -> Result<T, T> {
             let relaxed = Relaxed::IT;
 
+            profile::write("atomics", self);
             call!(
                 self,
                 compare_exchange(old.bits(), new.bits(), relaxed, relaxed)
@@ -151,13 +160,13 @@ pub mod atomic {
 }
 
 std::thread_local! {
-    static LIVE: Cell<usize> = const { Cell::new(0) };
+    static LIVE: Cell<isize> = const { Cell::new(0) };
 }
 
 /// Returns the number of reference-counted objects that this model has not freed. One number is
-/// enough: loom runs the tasks of a model in one thread.
+/// enough: loom runs the tasks of a model in one thread. Real threads free what others made.
 pub fn live() -> usize {
-    LIVE.get()
+    LIVE.get().try_into().unwrap()
 }
 
 /// A counted reference. loom does not see the count: safe code can only tell when the object is
@@ -168,13 +177,19 @@ impl<T: ?Sized + Unsize<U>, U: ?Sized> CoerceUnsized<Arc<U>> for Arc<T> {}
 
 impl<T> Arc<T> {
     pub fn new(value: T) -> Self {
+        let value = std::sync::Arc::new(value);
+
         LIVE.set(LIVE.get() + 1);
-        Self(std::sync::Arc::new(value))
+        if profile::counts_lines() {
+            forget(value.clone());
+        }
+        Self(value)
     }
 }
 
 impl<T: ?Sized> Clone for Arc<T> {
     fn clone(&self) -> Self {
+        profile::write("references", &**self);
         Self(self.0.clone())
     }
 }
@@ -188,6 +203,7 @@ impl<T: ?Sized> Arc<T> {
 
 impl<T: ?Sized> Drop for Arc<T> {
     fn drop(&mut self) {
+        profile::write("references", &**self);
         if self.is_last() {
             task::assert_unlocked("frees");
             LIVE.set(LIVE.get() - 1);
@@ -244,31 +260,60 @@ impl<T> From<ArcBorrow<'_, T>> for Arc<T> {
 }
 
 /// Not in place: the stack of a loom task is too small to move tables around on it.
-pub struct SpinLock<T>(Mutex<Box<T>>);
+pub struct SpinLock<T> {
+    data: Mutex<Box<T>>,
+    name: &'static str,
+}
 
 impl<T> SpinLock<T> {
-    pub fn new(value: T) -> impl PinInit<Self> {
-        Init(move || Ok(Self(Mutex::new(Box::new(value)))))
+    pub fn new(value: T, name: &'static str) -> impl PinInit<Self> {
+        Init(move || {
+            Ok(Self {
+                data: Mutex::new(Box::new(value)),
+                name,
+            })
+        })
     }
 
     pub fn lock(&self) -> Guard<'_, T> {
-        let guard = self.0.lock().unwrap();
+        profile::write("locks", self);
+        let (data, is_contended) = lock(&self.data);
 
         task::spinlocks(1);
-        Guard(guard)
+        Guard {
+            data,
+            _section: Section::new((self.name, type_name::<T>()), is_contended),
+        }
+    }
+}
+
+/// Takes a lock. Returns also whether somebody else held it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> (MutexGuard<'_, T>, bool) {
+    // loom explores both results of an attempt.
+    if cfg!(feature = "loom") {
+        return (mutex.lock().unwrap(), false);
+    }
+    match mutex.try_lock() {
+        Ok(guard) => (guard, false),
+        Err(TryLockError::WouldBlock) => (mutex.lock().unwrap(), true),
+        Err(TryLockError::Poisoned(err)) => panic!("{err}"),
     }
 }
 
 #[macro_export]
 macro_rules! new_spinlock {
     ($value:expr, $name:literal) => {
-        $crate::sync::SpinLock::new($value)
+        $crate::sync::SpinLock::new($value, $name)
     };
 }
 
 pub type SpinLockGuard<'a, T> = Guard<'a, T>;
 
-pub struct Guard<'a, T>(MutexGuard<'a, Box<T>>);
+/// The lock is dropped before the end of the critical section is recorded.
+pub struct Guard<'a, T> {
+    data: MutexGuard<'a, Box<T>>,
+    _section: Section,
+}
 
 impl<T> Drop for Guard<'_, T> {
     fn drop(&mut self) {
@@ -280,13 +325,13 @@ impl<T> Deref for Guard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0
+        &self.data
     }
 }
 
 impl<T> DerefMut for Guard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        &mut self.0
+        &mut self.data
     }
 }
 
@@ -303,11 +348,14 @@ impl Completion {
         task::assert_unlocked("wakes others");
         let queue = self.0.clone();
 
-        let mut done = queue.lock.lock().unwrap();
+        profile::write("completions", &*queue);
+        let (mut done, is_contended) = lock(&queue.lock);
+        let held = Section::new(("completion", "complete_all"), is_contended);
         *done = true;
         queue.wake.notify_all();
+        drop(held);
         assert!(
-            !queue.freed.get(),
+            !queue.freed.load(Relaxed),
             "a completion is used after it was freed"
         );
     }
@@ -327,7 +375,7 @@ impl Completion {
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        self.0.freed.set(true);
+        self.0.freed.store(true, Relaxed);
     }
 }
 
@@ -350,6 +398,7 @@ impl<T: Copy> SetOnce<T> {
     }
 
     pub fn populate(&self, value: T) -> bool {
+        profile::write("entries", self);
         let first = self
             .init
             .compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed)
@@ -364,6 +413,7 @@ impl<T: Copy> SetOnce<T> {
     }
 
     pub fn copy(&self) -> Option<T> {
+        profile::read("entries", self);
         (self.init.load(Ordering::Acquire) == 2)
             // SAFETY: 2 means that the value was written and is not written again.
             .then(|| self.value.with(|slot| unsafe { (*slot).assume_init() }))

@@ -2,13 +2,21 @@
 
 //! The current task: its identity, its locks, its signals, and the allocation that fails.
 
-use loom::sync::{Arc, Condvar, Mutex};
 use std::{
     cell::{Cell, RefCell},
     ops::Deref,
+    sync::atomic::AtomicBool,
 };
 
-use crate::error::{Result, ENOMEM, ERESTARTSYS};
+use crate::{
+    base::{
+        self,
+        sync::{Arc, Condvar, Mutex},
+    },
+    error::{Result, ENOMEM, ERESTARTSYS},
+    profile::{self, Section},
+    sync::lock,
+};
 
 pub type Pid = i32;
 
@@ -141,14 +149,15 @@ macro_rules! current {
 
 /// Returns a number of the current task, the same in each run of loom.
 fn number() -> Pid {
-    let id = format!("{:?}", loom::thread::current().id());
+    let id = format!("{:?}", base::thread::current().id());
     let digits: String = id.chars().filter(char::is_ascii_digit).collect();
-
     // A Fibonacci number, so that all tasks share a bucket of a Fibonacci hash: the harder case.
-    100 + 1597 * digits.parse::<Pid>().unwrap()
+    let step = if cfg!(feature = "loom") { 1597 } else { 1 };
+
+    100 + step * digits.parse::<Pid>().unwrap()
 }
 
-loom::thread_local! {
+base::thread_local! {
     static SPINLOCKS: Cell<u32> = Cell::new(0);
     static ALLOCATIONS: Cell<u32> = Cell::new(0);
     static TASK: RefCell<Task> = RefCell::new(Task::new(
@@ -206,8 +215,8 @@ pub(crate) enum WaitMode {
 pub(crate) struct WaitQueue {
     pub(crate) lock: Mutex<bool>,
     pub(crate) wake: Condvar,
-    /// The object is freed.
-    pub(crate) freed: Cell<bool>,
+    /// The object is freed. Not for loom: it is a check.
+    pub(crate) freed: AtomicBool,
 }
 
 impl WaitQueue {
@@ -220,23 +229,25 @@ impl WaitQueue {
     ) -> Result {
         assert_unlocked("sleeps");
 
-        let mut flag = self.lock.lock().unwrap();
+        profile::write("completions", &**self);
+        let (mut flag, is_contended) = lock(&self.lock);
+        let mut held = Section::new(("completion", "wait"), is_contended);
         let mut result = Ok(());
         while !condition(*flag) {
             if signal_pending_or_asleep_on(self, mode) {
                 result = Err(ERESTARTSYS);
                 break;
             }
+            drop(held);
             flag = self.wake.wait(flag).unwrap();
+            held = Section::new(("completion", "wait"), false);
+            profile::woken();
         }
-        drop(flag);
+        drop((flag, held));
         awake();
         result
     }
 }
-
-// SAFETY: loom runs one task at a time, all of them in one thread.
-unsafe impl Sync for WaitQueue {}
 
 #[derive(Default)]
 struct SignalState {
