@@ -477,14 +477,24 @@ impl<K: Key> Table<K> {
         drop(detached);
     }
 
-    /// Calls `f` for each entry, under the lock, which is dropped between buckets: an entry that is
-    /// added or removed meanwhile may be missed. `f` must not sleep.
+    /// Calls `f` for each entry, under the lock, which is dropped between buckets that have entries:
+    /// an entry that is added or removed meanwhile may be missed. `f` must not sleep.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Pending<K>)) {
-        for bucket in 0..BUCKETS {
-            // Never panics: the array has BUCKETS elements.
-            for pending in self.buckets.lock().0[bucket].iter() {
+        let mut next = 0;
+
+        loop {
+            let buckets = self.buckets.lock();
+            // Most buckets are empty. Skip them in one critical section: each request_module() call
+            // comes here, and the lock is that of all loads.
+            let mut rest = buckets.0.iter().enumerate().skip(next);
+            let Some((bucket, list)) = rest.find(|(_, list)| !list.is_empty()) else {
+                return;
+            };
+
+            for pending in list.iter() {
                 f(&pending);
             }
+            next = bucket + 1;
         }
     }
 }
