@@ -44,6 +44,7 @@ use kernel::{
 use crate::{
     key::{
         self,
+        Key,
         RequestKey, //
     },
     live,
@@ -68,9 +69,12 @@ use crate::{
 /// just before it was loaded; callers that look afterwards do not request it.
 const REPLAY_TIME: Delta = Delta::from_secs(60);
 
-/// Maximum number of successes to replay. Unprivileged users can cause requests, some with a name
-/// of their choice; the oldest success is forgotten first.
-const MAX_REPLAYS: usize = 256;
+/// Number of hash buckets of successes: one for each value of a byte.
+const BUCKETS: usize = 1 << u8::BITS;
+
+/// Maximum number of successes to replay in each bucket. Unprivileged users can cause requests, some
+/// with a name of their choice; the oldest success is forgotten first.
+const MAX_REPLAYS: usize = 4;
 
 /// Returns whether the result of a request says nothing about others: because of a signal to the
 /// task or to modprobe, a lack of memory, of processes or of slots for modprobe, or because
@@ -126,9 +130,10 @@ impl Done {
 pub(crate) struct Requests {
     #[pin]
     in_flight: Table<RequestKey>,
-    /// Newest first. Process context only. A leaf lock; nothing is allocated under it.
+    /// Hashed by name; newest first. Process context only. A leaf lock, held to walk one bucket.
+    /// Nothing is allocated under it.
     #[pin]
-    done: SpinLock<List<Done>>,
+    done: SpinLock<[List<Done>; BUCKETS]>,
     /// Unload generation; bumped before and after a module becomes GOING. A request may name an
     /// alias of any module, so each unload ends the replays of all requests that began before the
     /// second bump.
@@ -147,7 +152,7 @@ impl Requests {
         pin_init!(Self {
             hash_key: poly1305::Key::random(),
             in_flight <- Table::new(),
-            done <- new_spinlock!(List::new(), "module_dedup_done"),
+            done <- new_spinlock!([const { List::new() }; BUCKETS], "module_dedup_done"),
             unloads: Atomic::new(0),
         })
     }
@@ -278,8 +283,10 @@ impl Requests {
     fn replays(&self, name: &Name) -> bool {
         let now = Instant::now();
         let mut done = self.done.lock();
-        let expired = self.expire(&mut done, now, MAX_REPLAYS);
-        let found = done.iter().any(|request| request.name == *name);
+        // Never panics, here and below: there is a list for each value of a byte.
+        let list = &mut done[usize::from(name.bucket())];
+        let expired = self.expire(list, now, MAX_REPLAYS);
+        let found = list.iter().any(|request| request.name == *name);
 
         drop(done);
         drop(expired);
@@ -293,9 +300,10 @@ impl Requests {
         };
         let now = Instant::now();
         let mut done = self.done.lock();
-        let expired = self.expire(&mut done, now, MAX_REPLAYS - 1);
+        let list = &mut done[usize::from(name.bucket())];
+        let expired = self.expire(list, now, MAX_REPLAYS - 1);
 
-        done.push_front(request);
+        list.push_front(request);
         drop(done);
         drop(expired);
     }
@@ -386,15 +394,29 @@ mod tests {
         let fixture = Fixture::new()?;
         // Without NULs.
         let name = |number: usize| [b'a' + (number / 100) as u8, b'a' + (number % 100) as u8];
+        let bucket = |number| Name::new(&name(number)).bucket();
+        let mut names = KVec::new();
 
-        for number in 0..=MAX_REPLAYS {
-            fixture.request(&name(number), true, || 0);
+        for number in 0..10_000 {
+            if bucket(number) == bucket(0) && names.len() <= MAX_REPLAYS {
+                names.push(name(number), GFP_KERNEL)?;
+            }
+        }
+        for name in &names {
+            fixture.request(name, true, || 0);
         }
         // Only the first made room for the last.
-        assert_eq!(fixture.request(&name(0), true, || 1), 1);
-        assert_eq!(fixture.request(&name(1), true, || 1), 0);
-        assert_eq!(fixture.request(&name(MAX_REPLAYS), true, || 1), 0);
-        assert_eq!(fixture.requests.done.lock().iter().count(), MAX_REPLAYS);
+        assert_eq!(fixture.request(&names[0], true, || 1), 1);
+        assert_eq!(fixture.request(&names[1], true, || 1), 0);
+        assert_eq!(fixture.request(&names[MAX_REPLAYS], true, || 1), 0);
+        let count: usize = fixture
+            .requests
+            .done
+            .lock()
+            .iter()
+            .map(|list| list.iter().count())
+            .sum();
+        assert_eq!(count, MAX_REPLAYS);
         Ok(())
     }
 
@@ -422,7 +444,7 @@ mod tests {
         });
         assert_eq!(fixture.request(b"a", true, || 8), 8);
         assert_eq!(fixture.counts(), (4, 0));
-        assert!(fixture.requests.done.lock().is_empty());
+        assert!(fixture.requests.done.lock().iter().all(List::is_empty));
         Ok(())
     }
 
