@@ -12,7 +12,7 @@ export VARIANT CPUS MEM CALLS KERNEL KSRC ACCEL ARCH PAGES FULL QUICK FROM TO
 .DEFAULT_GOAL := run
 .PHONY: run check kernel vm tree refresh series series-check rebase docs selftest kunit model litmus \
 	history peek fuzz \
-	soak debug-suite differential modes third-party herd style bench cost coldplug setup doctor \
+	soak debug-suite differential modes third-party herd style bench cost scale coldplug setup doctor \
 	clean help
 
 ##@ Start here
@@ -121,6 +121,9 @@ bench: ## run all benchmarks, for hours; QUICK=1: 10 minutes; ARGS=--help
 
 cost: ## count the instructions of a load, against c
 	@scripts/bench/cost
+
+scale: ## run the code on 1 to 64 threads of the host, predict 1,024 CPUs
+	@scripts/bench/scale $(ARGS)
 
 coldplug: ## boot Debian with udev, print times and waste; ARGS=--help
 	@scripts/bench/coldplug --variant '$(VARIANT)' --cpus '$(CPUS)' --mem '$(MEM)' $(ARGS)
