@@ -130,7 +130,7 @@ impl Done {
 pub(crate) struct Requests {
     #[pin]
     in_flight: Table<RequestKey>,
-    /// Hashed by name; newest first. Process context only. A leaf lock, held to walk one bucket.
+    /// Hashed by name, with `hash_key`; newest first. Process context only. A leaf lock, held to walk one bucket.
     /// Nothing is allocated under it.
     #[pin]
     done: SpinLock<[List<Done>; BUCKETS]>,
@@ -215,16 +215,16 @@ impl Requests {
         let began = loads.changes();
 
         for _ in 0..MAX_TRIES {
-            if self.replays(&name) {
-                report();
-                DEDUP_STATS.requests_replayed.add(1, Relaxed);
-                return 0;
-            }
             // Read before looking for another request: a modprobe of another generation may have
             // found a module that was unloaded before this request began.
             let unloads = self.unloads.load(Acquire);
             let key = self.key(name, unloads, loads.changes());
 
+            if self.replays(&key) {
+                report();
+                DEDUP_STATS.requests_replayed.add(1, Relaxed);
+                return 0;
+            }
             if !wait {
                 let other = self.in_flight.find(&key);
 
@@ -241,7 +241,7 @@ impl Requests {
                     let result = modprobe();
 
                     if result == 0 {
-                        self.remember(name, unloads);
+                        self.remember(&key);
                     }
                     if !is_of_this_task(result) {
                         owner.complete(Outcome::Shared(result));
@@ -278,15 +278,15 @@ impl Requests {
         modprobe()
     }
 
-    /// Returns whether a recent request of `name` has succeeded and no module has been unloaded
-    /// since it began.
-    fn replays(&self, name: &Name) -> bool {
+    /// Returns whether a recent request of the same name as `key` has succeeded and no module has
+    /// been unloaded since it began.
+    fn replays(&self, key: &RequestKey) -> bool {
         let now = Instant::now();
         let mut done = self.done.lock();
         // Never panics, here and below: there is a list for each value of a byte.
-        let list = &mut done[usize::from(name.bucket())];
+        let list = &mut done[usize::from(key.bucket())];
         let expired = self.expire(list, now, MAX_REPLAYS);
-        let found = list.iter().any(|request| request.name == *name);
+        let found = list.iter().any(|request| request.name == key.name);
 
         drop(done);
         drop(expired);
@@ -294,13 +294,13 @@ impl Requests {
     }
 
     /// Remembers a success. Without memory, the next request runs its own modprobe.
-    fn remember(&self, name: Name, unloads: u32) {
-        let Ok(request) = Done::new(name, unloads) else {
+    fn remember(&self, key: &RequestKey) {
+        let Ok(request) = Done::new(key.name, key.unloads) else {
             return;
         };
         let now = Instant::now();
         let mut done = self.done.lock();
-        let list = &mut done[usize::from(name.bucket())];
+        let list = &mut done[usize::from(key.bucket())];
         let expired = self.expire(list, now, MAX_REPLAYS - 1);
 
         list.push_front(request);
@@ -394,7 +394,11 @@ mod tests {
         let fixture = Fixture::new()?;
         // Without NULs.
         let name = |number: usize| [b'a' + (number / 100) as u8, b'a' + (number % 100) as u8];
-        let bucket = |number| Name::new(&name(number)).bucket();
+        let bucket = |number| {
+            let requests = &fixture.requests;
+
+            requests.key(Name::new(&name(number)), 0, 0).bucket()
+        };
         let mut names = KVec::new();
 
         for number in 0..10_000 {
