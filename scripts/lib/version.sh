@@ -3,9 +3,9 @@
 #
 # The version of Linux: KERNEL, else that of KSRC, else the default. Sourced by lib.sh.
 #
-# A version has a pin, scripts/build/linux-source-VERSION.pin. Patches of the series that
-# do not apply to it are replaced by those of the same name in patches/VERSION/. Nothing
-# else differs between versions.
+# A version has a pin, scripts/build/linux-source-VERSION.pin, and options of other names in
+# configs/VERSION.config. Patches of the series that do not apply to it are replaced by
+# those of the same name in patches/VERSION/. Nothing else differs between versions.
 # shellcheck disable=SC2034
 
 : "${root:?}" "${build:?}"
