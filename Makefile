@@ -3,6 +3,7 @@
 # The commands of the project. `make help` lists them.
 
 VARIANT ?= rust
+CONFIG ?= debian-cloud
 T ?= 0008
 CPUS ?= 4
 MEM ?= 4G
@@ -10,7 +11,7 @@ KERNELS = $(patsubst scripts/build/linux-source-%.pin,%,$(wildcard scripts/build
 export VARIANT CPUS MEM CALLS KERNEL KSRC ACCEL ARCH PAGES FULL QUICK FROM TO
 
 .DEFAULT_GOAL := run
-.PHONY: run check kernel vm tree refresh series series-check rebase docs selftest kunit model litmus \
+.PHONY: run check kernel deb boot vm tree refresh series series-check rebase docs selftest kunit model litmus \
 	history peek fuzz \
 	soak debug-suite differential modes third-party herd style bench cost scale coldplug setup doctor \
 	clean help
@@ -33,6 +34,9 @@ help: ## show this list
 	@echo '                  off    the patched source, option disabled'
 	@echo '                  debug  rust with KASAN, lockdep, kmemleak, fault injection'
 	@echo '                  lean   rust without MODULE_DEBUG_AUTOLOAD_DUPS, SCHEDSTATS'
+	@echo '  CONFIG=debian-cloud  configuration of make deb and make boot: debian, debian-cloud,'
+	@echo '                  debian-rt (those of Debian 13 backports), or the path of one;'
+	@echo '                  VARIANT=off: without the series'"'"'s option, to compare with'
 	@echo '  ARCH=x86_64   architecture (default: that of the machine): x86_64, arm64, arm, riscv64;'
 	@echo '                  loongarch is only built. PAGES=64K: large pages on arm64'
 	@echo '  CPUS=4 MEM=4G size of the guest'
@@ -45,6 +49,13 @@ help: ## show this list
 
 kernel: ## build one variant: build/VARIANT/arch/x86/boot/bzImage on x86_64
 	@scripts/build/kernel '$(VARIANT)'
+
+deb: ## build Debian packages of CONFIG=debian-cloud with the series: build/deb/
+	@scripts/build/deb '$(CONFIG)' '$(VARIANT)'
+
+boot: ## install that package on a disk with Debian 13 and open its console
+	@scripts/bench/coldplug --disk '$(CONFIG)' --variant '$(VARIANT)' --cpus '$(CPUS)' \
+		--mem '$(MEM)' --console $(ARGS)
 
 tree: ## lay out the source tree of a variant: build/linux, build/pristine
 	@scripts/build/tree '$(VARIANT)'

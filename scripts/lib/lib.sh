@@ -48,17 +48,29 @@ no_arguments()
 
 # step LOG TEXT COMMAND... - run a slow command. Prints one line with TEXT and the
 # time taken; the command's output goes to build/log/LOG.log. On failure, prints the
-# end of that log and $hint (if set), and exits.
+# end of that log and $hint (if set), and exits. $progress (if set) is a command that prints
+# how far it is; its output is shown on a terminal.
 #
 # COMMAND must be a program: a shell function would run without errexit here.
 step()
 {
-	local log=$logs/$1.log text=$2 start=$SECONDS status=0 line
+	local log=$logs/$1.log text=$2 start=$SECONDS status=0 line ticker=''
 	shift 2
 
 	mkdir -p "$logs"
 	printf '%-58s' "$text" >&2
+	if [[ ${progress:-} && -t 2 ]]; then
+		while sleep 5 && kill -0 $$ 2>/dev/null; do
+			printf '\r%-58s%s' "$text" "$("$progress")" >&2
+		done &
+		ticker=$!
+	fi
 	"$@" >"$log" 2>&1 </dev/null || status=$?
+	if [[ $ticker ]]; then
+		kill "$ticker"
+		wait "$ticker" 2>/dev/null || true
+		printf '\r%-70s\r%-58s' '' "$text" >&2
+	fi
 	if ((status)); then
 		printf ' FAILED after %d s\n' $((SECONDS - start)) >&2
 		while IFS= read -r line; do

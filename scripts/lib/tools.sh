@@ -168,6 +168,18 @@ find_tools()
 	find_header libssl-dev openssl/opensslv.h
 }
 
+# Add the tools that only `make deb` needs.
+find_deb_tools()
+{
+	local tool
+
+	find_program pahole 1.24
+	for tool in dh dpkg-buildpackage openssl python3; do
+		find_program "$tool" 0
+	done
+	find_header libdw-dev dwarf.h
+}
+
 # Print the tools that are missing or too old.
 missing_tools()
 {
