@@ -168,6 +168,15 @@ objects_of()
 	echo "$(tree_of "$1")/build-$1$arch_suffix"
 }
 
+# config_name CONFIG - print the short name of a configuration of `make deb`.
+config_name()
+{
+	local name=${1##*/}
+
+	name=${name#config-}
+	echo "${name%.config}"
+}
+
 # tsc_khz - print the frequency of the TSC that emulated guests see, in kHz, or
 # nothing if it is not the host's.
 tsc_khz()
