@@ -477,8 +477,8 @@ impl<K: Key> Table<K> {
         drop(detached);
     }
 
-    /// Calls `f` for each entry, under the lock, which is dropped between buckets that have entries:
-    /// an entry that is added or removed meanwhile may be missed. `f` must not sleep.
+    /// Calls `f` for each entry, under the lock, which is dropped after each bucket that is not
+    /// empty: an entry that is added or removed meanwhile may be missed. `f` must not sleep.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Pending<K>)) {
         let mut next = 0;
 

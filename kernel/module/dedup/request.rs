@@ -72,8 +72,8 @@ const REPLAY_TIME: Delta = Delta::from_secs(60);
 /// Number of hash buckets of successes: one for each value of a byte.
 const BUCKETS: usize = 1 << u8::BITS;
 
-/// Maximum number of successes to replay in each bucket. Unprivileged users can cause requests, some
-/// with a name of their choice; the oldest success is forgotten first.
+/// Maximum number of successes to replay in each bucket. Unprivileged users can cause requests,
+/// some with a name of their choice; the oldest success is forgotten first.
 const MAX_REPLAYS: usize = 4;
 
 /// Returns whether the result of a request says nothing about others: because of a signal to the
@@ -130,8 +130,8 @@ impl Done {
 pub(crate) struct Requests {
     #[pin]
     in_flight: Table<RequestKey>,
-    /// Hashed by name, with `hash_key`; newest first. Process context only. A leaf lock, held to walk one bucket.
-    /// Nothing is allocated under it.
+    /// Hashed by name, with `hash_key`; newest first. Process context only. A leaf lock, held to
+    /// walk one bucket. Nothing is allocated under it.
     #[pin]
     done: SpinLock<[List<Done>; BUCKETS]>,
     /// Unload generation; bumped before and after a module becomes GOING. A request may name an
