@@ -11,10 +11,9 @@ KERNELS = $(patsubst scripts/build/linux-source-%.pin,%,$(wildcard scripts/build
 export VARIANT CPUS MEM CALLS KERNEL KSRC ACCEL ARCH PAGES FULL QUICK FROM TO
 
 .DEFAULT_GOAL := run
-.PHONY: run check kernel deb boot vm tree refresh series series-check rebase docs selftest kunit model litmus \
-	history peek fuzz \
-	soak debug-suite differential modes third-party herd style bench cost scale coldplug setup doctor \
-	clean help
+.PHONY: run check kernel deb boot vm tree refresh series series-check rebase docs selftest kunit \
+	model litmus history peek fuzz soak debug-suite differential modes third-party herd style \
+	bench cost scale coldplug setup doctor clean help
 
 ##@ Start here
 
